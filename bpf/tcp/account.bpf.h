@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Accounting: bring what a socket's own counters gained since last time to its series. One routine serves the close of
+ * a socket and the pass over live ones, which may run at the same moment on two CPUs. Each counter goes through a word
+ * in tcp_conn that says what was reported; whoever swaps the word adds the difference, so nothing is lost or doubled.
+ */
+#ifndef SIDECAR_TCP_ACCOUNT_BPF_H
+#define SIDECAR_TCP_ACCOUNT_BPF_H
+
+#include "compat.bpf.h"
+#include "hist.bpf.h"
+#include "maps.bpf.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+static __always_inline struct tcp_totals *my_totals(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&totals, &zero);
+}
+
+static __always_inline void who_of(struct tcp_who *who, const struct tcp_conn *conn)
+{
+	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
+	if (config.label_pid)
+		who->pid = conn->tgid;
+}
+
+/* An address as IPv6; IPv4 as ::ffff:a.b.c.d, so that a dual-stack socket and an IPv4 one count alike. */
+static __always_inline void local_ip(__u8 *ip, struct sock_common *sk)
+{
+	if (sk->skc_family == AF_INET6 && has_ipv6()) {
+		bpf_probe_read_kernel(ip, 16, &sk->skc_v6_rcv_saddr);
+		return;
+	}
+	*(__u32 *)(ip + 8) = bpf_htonl(0xffff);
+	*(__u32 *)(ip + 12) = sk->skc_rcv_saddr;
+}
+
+static __always_inline void remote_ip(__u8 *ip, struct sock_common *sk)
+{
+	if (sk->skc_family == AF_INET6 && has_ipv6()) {
+		bpf_probe_read_kernel(ip, 16, &sk->skc_v6_daddr);
+		return;
+	}
+	*(__u32 *)(ip + 8) = bpf_htonl(0xffff);
+	*(__u32 *)(ip + 12) = sk->skc_daddr;
+}
+
+/* Both ends of a connection are named from the side that opened it. skc_num is 0 once closed, the caller knows it. */
+static __always_inline void ends_of(struct tcp_series_key *key, struct sock_common *sk, __u16 local_port)
+{
+	__u16 remote_port = bpf_ntohs(sk->skc_dport);
+
+	if (key->role == ROLE_SERVER) {
+		local_ip(key->dst_ip, sk);
+		key->dst_port = local_port;
+		if (config.label_src_ip)
+			remote_ip(key->src_ip, sk);
+		if (config.label_src_port)
+			key->src_port = remote_port;
+	} else {
+		remote_ip(key->dst_ip, sk);
+		key->dst_port = remote_port;
+		if (config.label_src_ip)
+			local_ip(key->src_ip, sk);
+		if (config.label_src_port)
+			key->src_port = local_port;
+	}
+}
+
+static __always_inline struct tcp_series *series_of(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct sock *sk = (struct sock *)tp;
+	__u32 slot = conn->series;
+
+	if (!slot) {
+		struct tcp_series_key key = { .role = conn->role };
+
+		who_of(&key.who, conn);
+		ends_of(&key, &sk->__sk_common, bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport));
+		slot = SLOT_FIND(series, &key, now) + 1;
+		conn->series = slot;
+	}
+	slot--;
+	return bpf_map_lookup_elem(&series, &slot);
+}
+
+static __always_inline struct tcp_timing *timing_of(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct sock *sk = (struct sock *)tp;
+	__u32 slot = conn->timing;
+
+	if (!slot) {
+		struct tcp_timing_key key = { .role = conn->role };
+
+		who_of(&key.who, conn);
+		key.dst_port = bpf_ntohs(conn->role == ROLE_SERVER ? tp->inet_conn.icsk_inet.inet_sport :
+								     sk->__sk_common.skc_dport);
+		slot = SLOT_FIND(timing, &key, now) + 1;
+		conn->timing = slot;
+	}
+	slot--;
+	return bpf_map_lookup_elem(&timing, &slot);
+}
+
+/* Has our FIN been given its sequence number? */
+static __always_inline bool fin_queued(__u8 state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/*
+ * Payload bytes sent, each once, by their sequence numbers: retransmissions and transmissions that failed on this
+ * host do not count, which bytes_sent - bytes_retrans would not keep apart. snd_nxt gives the exact low 32 bits in one
+ * read; bytes_acked, never more than a window behind, gives the high ones.
+ */
+static __always_inline __u64 sent_bytes(struct tcp_sock *tp, __u32 origin, __u8 state)
+{
+	__u64 acked = tp->bytes_acked;
+	__u32 next = tp->snd_nxt;
+	__u64 sent = acked + (__s32)(next - origin - (__u32)acked);
+
+	if (fin_queued(state) && next == tp->write_seq)
+		sent--;
+	return sent;
+}
+
+/*
+ * Payload bytes received in order. bytes_received counts the FIN a moment before SOCK_DONE says so; while somebody
+ * works on the socket the last byte might be that FIN, and is left for the next time.
+ */
+static __always_inline __u64 received_bytes(struct tcp_sock *tp, bool final)
+{
+	struct sock *sk = (struct sock *)tp;
+	__u64 received = *(volatile __u64 *)&tp->bytes_received;
+	bool busy = !final && sock_busy(sk);
+
+	if (sk->__sk_common.skc_flags & (1UL << SOCK_DONE) || busy)
+		received -= received > 0;
+	return received;
+}
+
+/* Swap a reported word for its new value; what to add, or 0 if it went backwards or somebody else was first. */
+static __always_inline __u64 gain64(__u64 *reported, __u64 current, bool final)
+{
+	__u64 before = *(volatile __u64 *)reported;
+
+	if (final)
+		before = __sync_lock_test_and_set(reported, current);
+	if ((__s64)(current - before) <= 0)
+		return 0;
+	if (!final && __sync_val_compare_and_swap(reported, before, current) != before)
+		return 0;
+	return current - before;
+}
+
+static __always_inline __u32 gain32(__u32 *reported, __u32 current, bool final)
+{
+	__u32 before = *(volatile __u32 *)reported;
+
+	if (final)
+		before = __sync_lock_test_and_set(reported, current);
+	if ((__s32)(current - before) <= 0)
+		return 0;
+	if (!final && __sync_val_compare_and_swap(reported, before, current) != before)
+		return 0;
+	return current - before;
+}
+
+static __always_inline void add(__u64 *counter, __u64 n)
+{
+	if (n)
+		__sync_fetch_and_add(counter, n);
+}
+
+/* segs_in and segs_out wrap at 2^32 one by one; they share a word so that an idle socket costs one comparison. */
+static __always_inline __u64 segs_word(struct tcp_sock *tp)
+{
+	return (__u64)tp->segs_in << 32 | tp->segs_out;
+}
+
+static __always_inline void account_segs(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn, bool final)
+{
+	__u64 before = *(volatile __u64 *)&conn->segs;
+	__u64 current = segs_word(tp);
+	__u32 in, out;
+
+	if (final)
+		before = __sync_lock_test_and_set(&conn->segs, current);
+	in = (current >> 32) - (before >> 32);
+	out = (__u32)current - (__u32)before;
+	if ((__s32)in < 0 || (__s32)out < 0)
+		return;
+	if (!final && __sync_val_compare_and_swap(&conn->segs, before, current) != before)
+		return;
+	add(&s->segs_in, in);
+	add(&s->segs_out, out);
+}
+
+/* Time per tcp_sock.chrono_stat, with the running one up to now, as in tcp_get_info_chrono_stats(). */
+static __always_inline void account_chrono(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn, bool final)
+{
+	__u32 now = bpf_jiffies64();
+	__u32 type = tcp_chrono(tp);
+	__u32 running = now - tp->chrono_start;
+
+	if (!final && sock_busy((struct sock *)tp))
+		return; /* type, start and sum change together, under the lock */
+	for (int i = 0; i < TCP_CHRONO_MAX; i++) {
+		__u32 current = tp->chrono_stat[i] + (type == i + 1 ? running : 0);
+
+		add(&s->chrono[i], gain32(&conn->chrono[i], current, final));
+	}
+}
+
+static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, bool final, __u64 now)
+{
+	struct tcp_series *s = series_of(tp, conn, now);
+	struct tcp_totals *mine = my_totals();
+	__u32 retrans;
+
+	if (!s || !mine)
+		return;
+	retrans = gain32(&conn->retrans, tp->total_retrans, final);
+	add(&s->retrans, retrans);
+	add(&mine->retrans, retrans);
+	account_segs(s, tp, conn, final);
+	if (conn->phase == PHASE_CONNECTING)
+		return;
+	if (conn->phase == PHASE_OPENED &&
+	    __sync_val_compare_and_swap(&conn->phase, PHASE_OPENED, PHASE_OPEN) == PHASE_OPENED)
+		add(&s->opened, 1);
+	add(&s->sent, gain64(&conn->sent, sent_bytes(tp, conn->origin, state), final));
+	add(&s->received, gain64(&conn->received, received_bytes(tp, final), final));
+	account_chrono(s, tp, conn, final);
+}
+
+static __always_inline void sample_rtt(struct tcp_sock *tp, struct tcp_conn *conn, __u32 srtt_us, __u64 now)
+{
+	struct tcp_timing *t;
+
+	if (!srtt_us) /* the kernel has not measured one yet */
+		return;
+	t = timing_of(tp, conn, now);
+	if (!t)
+		return;
+	t->head.last_ns = now;
+	hist_add(&t->rtt, srtt_us >> 3);
+}
+
+#endif

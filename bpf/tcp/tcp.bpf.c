@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * TCP connections, from the counters that the kernel keeps in every socket. Programs run when a connection changes
+ * its state, when a SYN-ACK is sent again, and when the daemon asks; none runs when data is sent or received.
+ */
+#include "account.bpf.h"
+#include "compat.bpf.h"
+#include "maps.bpf.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* Set by userspace before each pass. */
+__u64 pass_number;
+__u64 pass_now_ns;
+__u32 walk_number; /* of the walk over open files, from 1 */
+
+/* Connections whose owner is only inferred from their listener, or not known at all, since the daemon started. */
+__u64 owners_due;
+
+/* Sockets that the last pass met. */
+__u64 pass_sockets;
+
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP;
+}
+
+/* What was found under the old owner stays there; what comes now goes to the new one. */
+static __always_inline void set_owner(struct tcp_conn *conn, __u32 tgid, struct task_struct *leader)
+{
+	conn->tgid = tgid;
+	bpf_probe_read_kernel(conn->comm, sizeof(conn->comm), leader->comm);
+	conn->series = 0;
+	conn->timing = 0;
+}
+
+static __always_inline void own_by_current(struct tcp_conn *conn)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	set_owner(conn, task->tgid, task->group_leader);
+}
+
+static __always_inline struct tcp_conn *conn_create(struct sock *sk)
+{
+	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct tcp_totals *mine;
+
+	if (!conn) {
+		mine = my_totals();
+		if (mine)
+			add(&mine->no_memory, 1);
+	}
+	return conn;
+}
+
+/* The record starts anew: a socket may be connected, disconnected and connected again. */
+static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 now)
+{
+	conn->segs = 0;
+	conn->srtt_us = 0;
+	conn->series = 0;
+	conn->timing = 0;
+	conn->start_ns = now;
+	conn->sent = 0;
+	conn->received = 0;
+	conn->retrans = 0;
+	conn->origin = 0;
+	for (int i = 0; i < TCP_CHRONO_MAX; i++)
+		conn->chrono[i] = 0;
+	conn->before = 0;
+	conn->seen = 0;
+	conn->role = role;
+}
+
+/* CLOSE -> SYN_SENT, in connect(). */
+static __always_inline void on_connect(struct sock *sk, __u64 now)
+{
+	struct tcp_caller_key key = {};
+	struct tcp_totals *mine = my_totals();
+	struct tcp_conn *conn = conn_create(sk);
+	struct tcp_caller *caller_slot;
+	__u32 slot;
+
+	if (mine)
+		add(&mine->connects, 1);
+	if (!conn)
+		return;
+	conn_reset(conn, ROLE_CLIENT, now);
+	own_by_current(conn);
+	conn->phase = PHASE_CONNECTING;
+
+	key.pid = conn->tgid;
+	__builtin_memcpy(key.comm, conn->comm, sizeof(key.comm));
+	slot = SLOT_FIND(caller, &key, now);
+	caller_slot = bpf_map_lookup_elem(&caller, &slot);
+	if (caller_slot)
+		add(&caller_slot->connects, 1);
+}
+
+/* CLOSE -> LISTEN, in listen(). */
+static __always_inline void on_listen(struct sock *sk, __u64 now)
+{
+	struct tcp_conn *conn = conn_create(sk);
+
+	if (!conn)
+		return;
+	conn_reset(conn, ROLE_UNKNOWN, now);
+	conn->retrans = sk->sk_drops.counter;
+	own_by_current(conn);
+	conn->phase = PHASE_LISTENING;
+}
+
+/* SYN_SENT -> ESTABLISHED: a softirq, no process to be seen. The record is there unless connect() came before us. */
+static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct tcp_timing *t;
+
+	/* The SYN has been acknowledged and counted: it lies at `origin`, payload starts after it. */
+	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
+	conn->sent = 1;
+	conn->phase = PHASE_OPENED;
+	if (conn->start_ns) { /* 0: its SYN is older than we are */
+		t = timing_of(tp, conn, now);
+		if (t)
+			hist_add(&t->setup, (now - conn->start_ns) / 1000);
+	}
+	conn->start_ns = now; /* from here on, where its age is counted from */
+}
+
+/* SYN_RECV -> ESTABLISHED: a softirq; owner and cgroup are the listener's until a walk or the close tells better. */
+static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct tcp_totals *mine = my_totals();
+
+	conn_reset(conn, ROLE_SERVER, now);
+	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
+	if (config.synack_hook)
+		conn->retrans = tp->total_retrans; /* SYN-ACKs sent again: counted when it happened */
+	conn->phase = PHASE_OPENED;
+	if (mine)
+		add(&mine->accepts, 1);
+	__sync_fetch_and_add(&owners_due, 1);
+}
+
+static __always_inline void on_listen_end(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct tcp_listener_key key = {};
+	struct tcp_listener *l;
+	__u32 slot, lost;
+
+	lost = gain32(&conn->retrans, sk->sk_drops.counter, true);
+	conn->phase = PHASE_CLOSED;
+	if (!lost)
+		return;
+	who_of(&key.who, conn);
+	key.port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	slot = SLOT_FIND(listener, &key, now);
+	l = bpf_map_lookup_elem(&listener, &slot);
+	if (l)
+		add(&l->overflows, lost);
+}
+
+static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *conn, __u64 now)
+{
+	struct tcp_failure_key key = {};
+	struct tcp_failure *f;
+	__u32 slot;
+
+	who_of(&key.who, conn);
+	remote_ip(key.dst_ip, &sk->__sk_common);
+	key.dst_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	key.error = sk->sk_err & TCP_ERRNO_MAX;
+	key.aborted = !sk->sk_err && sk->sk_shutdown == SHUTDOWN_MASK;
+	slot = SLOT_FIND(failure, &key, now);
+	f = bpf_map_lookup_elem(&failure, &slot);
+	if (f)
+		add(&f->count, 1);
+}
+
+static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct tcp_series *s;
+
+	if (conn->phase == PHASE_CONNECTING) {
+		on_connect_failed(sk, conn, now);
+		if (tp->total_retrans)
+			account(tp, conn, state, true, now);
+	} else if (conn->phase == PHASE_OPENED || conn->phase == PHASE_OPEN) {
+		account(tp, conn, state, true, now);
+		s = series_of(tp, conn, now);
+		if (s)
+			add(&s->closed, 1);
+		sample_rtt(tp, conn, tp->srtt_us, now);
+	}
+	conn->phase = PHASE_CLOSED;
+	conn->series = 0;
+	conn->timing = 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct tcp_totals *mine;
+	struct tcp_conn *conn;
+	struct tcp_sock *tp;
+
+	if (!is_tcp(sk))
+		return 0;
+	if (before == TCP_CLOSE && after == TCP_SYN_SENT) {
+		on_connect(sk, now);
+		return 0;
+	}
+	if (before == TCP_CLOSE && after == TCP_LISTEN) {
+		on_listen(sk, now);
+		return 0;
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	if (after == TCP_ESTABLISHED) {
+		conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		if (conn && conn->phase == PHASE_CONNECTING) { /* even from SYN_RECV, when both sides opened at once */
+			on_connected(tp, conn, now);
+		} else if (before == TCP_SYN_RECV) {
+			conn = conn ?: conn_create(sk); /* the listener is older than we are */
+			if (conn)
+				on_accepted(tp, conn, now);
+		}
+		return 0;
+	}
+	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK) {
+		/* In close(), shutdown() or exit of the process that served; a kernel thread only tidies up for it. */
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		if (conn && (conn->role == ROLE_SERVER || !conn->tgid) && conn->tgid != task->tgid &&
+		    !(task->flags & PF_KTHREAD))
+			own_by_current(conn);
+		return 0;
+	}
+	if (after != TCP_CLOSE)
+		return 0;
+	if (!conn) {
+		mine = my_totals();
+		if (mine && before != TCP_LISTEN)
+			add(&mine->untracked, 1);
+	} else if (before == TCP_LISTEN) {
+		on_listen_end(tp, conn, now);
+	} else {
+		on_closed(tp, conn, before, now);
+	}
+	return 0;
+}
+
+/* A SYN-ACK again, for a connection that may never come to be: it belongs to the listener's side. */
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
+{
+	struct tcp_series_key key = { .role = ROLE_SERVER };
+	struct tcp_totals *mine = my_totals();
+	__u64 now = bpf_ktime_get_ns();
+	struct tcp_conn *conn;
+	struct tcp_series *s;
+	__u32 slot;
+
+	/* With TCP fast open it is the child, which counts its own. */
+	if (!is_tcp(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (conn)
+		who_of(&key.who, conn);
+	ends_of(&key, &req->__req_common, req->__req_common.skc_num);
+	slot = SLOT_FIND(series, &key, now);
+	s = bpf_map_lookup_elem(&series, &slot);
+	if (s)
+		add(&s->retrans, 1);
+	if (mine)
+		add(&mine->retrans, 1);
+	return 0;
+}
+
+static __always_inline void pass_listener(struct tcp_sock *tp, struct tcp_conn *conn)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct tcp_listener_key key = {};
+	struct tcp_listener *l;
+	__u32 slot;
+
+	if (sk->__sk_common.skc_state != TCP_LISTEN) /* a child that is not established yet */
+		return;
+	who_of(&key.who, conn);
+	key.port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	slot = SLOT_FIND(listener, &key, pass_now_ns);
+	l = bpf_map_lookup_elem(&listener, &slot);
+	if (!l)
+		return;
+	if (l->pass != pass_number) {
+		l->pass = pass_number;
+		l->backlog = 0;
+	}
+	l->backlog += sk->sk_ack_backlog;
+	add(&l->overflows, gain32(&conn->retrans, sk->sk_drops.counter, false));
+}
+
+static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct tcp_series *s;
+
+	/* Most sockets of a big server are idle: nothing moved, no clock runs, and all we need is at hand. */
+	if (conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp)) {
+		account(tp, conn, sk->__sk_common.skc_state, false, pass_now_ns);
+		conn->srtt_us = tp->srtt_us;
+	}
+	sample_rtt(tp, conn, conn->srtt_us, pass_now_ns);
+	s = series_of(tp, conn, pass_now_ns);
+	if (!s)
+		return;
+	if (s->pass != pass_number) {
+		s->pass = pass_number;
+		s->open = 0;
+		s->oldest_ns = conn->start_ns;
+		s->head.last_ns = pass_now_ns;
+	}
+	s->open++;
+	if (conn->start_ns < s->oldest_ns)
+		s->oldest_ns = conn->start_ns;
+}
+
+/* All sockets of all network namespaces, in one go: nothing is written to the file, so it never starts over. */
+SEC("iter/bpf_sk_storage_map")
+int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct tcp_conn *conn = ctx->value;
+	struct sock *sk = ctx->sk;
+	struct tcp_sock *tp;
+	__u32 phase;
+
+	if (!sk || !conn)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	pass_sockets++;
+	phase = conn->phase;
+	if (phase == PHASE_OPENED || phase == PHASE_OPEN)
+		pass_open(tp, conn);
+	else if (phase == PHASE_LISTENING)
+		pass_listener(tp, conn);
+	else if (phase == PHASE_CONNECTING && conn->retrans != tp->total_retrans)
+		account(tp, conn, TCP_SYN_SENT, false, pass_now_ns);
+	return 0;
+}
+
+/*
+ * Which side opened a connection that is older than we are? bytes_acked counts the SYN of the side that sent one, and
+ * bytes_sent never does: what has its sequence number exceeds the payload by one for a client.
+ */
+static __always_inline __u8 role_by_syn(struct tcp_sock *tp, __u8 state)
+{
+	__u64 sequence = sent_bytes(tp, tp->snd_una - (__u32)tp->bytes_acked, state);
+	__u64 payload = tp->bytes_sent - tp->bytes_retrans;
+
+	if (sequence == payload + 1)
+		return ROLE_CLIENT;
+	return sequence == payload ? ROLE_SERVER : ROLE_UNKNOWN;
+}
+
+/* A socket from before our time: what it has counted so far is its baseline, and only what comes now is ours. */
+static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, struct tcp_conn *conn)
+{
+	__u8 state = sk->__sk_common.skc_state;
+
+	conn_reset(conn, ROLE_UNKNOWN, pass_now_ns);
+	if (state == TCP_LISTEN) {
+		conn->retrans = sk->sk_drops.counter;
+		conn->phase = PHASE_LISTENING;
+		return;
+	}
+	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp, state);
+	conn->segs = segs_word(tp);
+	conn->retrans = tp->total_retrans;
+	for (int i = 0; i < TCP_CHRONO_MAX; i++)
+		conn->chrono[i] = tp->chrono_stat[i];
+	conn->received = received_bytes(tp, true);
+	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
+	conn->sent = sent_bytes(tp, conn->origin, state);
+	conn->srtt_us = tp->srtt_us;
+	if (state == TCP_SYN_SENT) {
+		conn->start_ns = 0;
+		conn->phase = PHASE_CONNECTING;
+	} else {
+		conn->phase = PHASE_OPEN;
+	}
+	/* It may have closed while we looked, and tcp_state have found no record. */
+	if (sk->__sk_common.skc_state == TCP_CLOSE)
+		conn->phase = PHASE_CLOSED;
+}
+
+/* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
+static __always_inline void held_by(struct tcp_conn *conn, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	__u32 tgid = task->tgid;
+	__u64 comm[2];
+
+	if (conn->seen != walk_number) {
+		if (conn->tgid != tgid) {
+			conn->before = conn->tgid;
+			set_owner(conn, tgid, leader);
+		}
+	} else if (conn->before == tgid) {
+		conn->before = 0;
+		set_owner(conn, tgid, leader);
+	}
+	conn->seen = walk_number;
+	/* It may have taken another name (exec, prctl) since. */
+	if (conn->tgid == tgid) {
+		bpf_probe_read_kernel(comm, sizeof(comm), leader->comm);
+		if (comm[0] != ((__u64 *)conn->comm)[0] || comm[1] != ((__u64 *)conn->comm)[1])
+			set_owner(conn, tgid, leader);
+	}
+}
+
+/* Who holds which socket: every open file of every process. The one way to the owners of sockets older than we are. */
+SEC("iter/task_file")
+int tcp_walk(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct tcp_conn *conn;
+	struct socket *socket;
+	struct tcp_sock *tp;
+	struct sock *sk;
+	__u32 netns, tgid;
+
+	if (!file || !task)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || !is_tcp(sk))
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
+		return 0;
+	conn = conn_create(sk);
+	if (!conn)
+		return 0;
+	if (conn->phase == PHASE_NONE)
+		take_over(sk, tp, conn);
+	held_by(conn, task);
+
+	netns = sk->__sk_common.skc_net.net->ns.inum;
+	tgid = task->tgid;
+	bpf_map_update_elem(&namespaces, &netns, &tgid, BPF_ANY);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

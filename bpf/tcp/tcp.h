@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The wire between the tcp programs and the daemon. Addresses are IPv6, IPv4 ones mapped; ports are in host order. */
+#ifndef SIDECAR_TCP_H
+#define SIDECAR_TCP_H
+
+#include "hist.h"
+#include "slots.h"
+
+enum tcp_role {
+	ROLE_UNKNOWN,
+	ROLE_CLIENT, /* this process called connect */
+	ROLE_SERVER, /* this process accepted */
+};
+
+/* A workload, as far as its labels go. */
+struct tcp_who {
+	__u8 comm[16]; /* of the process, not of the thread */
+	__u32 pid;     /* 0 unless asked for */
+	__u32 pad;
+};
+
+struct tcp_series_key {
+	struct tcp_who who;
+	__u8 src_ip[16]; /* the side that opened; 0 unless asked for */
+	__u8 dst_ip[16]; /* the side that listens */
+	__u16 src_port;  /* 0 unless asked for */
+	__u16 dst_port;
+	__u8 role;
+	__u8 pad[3];
+};
+
+struct tcp_series {
+	struct slot_head head;
+	struct tcp_series_key key;
+	__u64 sent, received;         /* payload bytes */
+	__u64 segs_out, segs_in;      /* tcp_sock.segs_out, segs_in */
+	__u64 retrans;                /* tcp_sock.total_retrans, and SYN-ACKs */
+	__u64 opened, closed;
+	__u64 chrono[3];              /* tcp_sock.chrono_stat in jiffies: busy, receiver, send buffer */
+	/* As of pass number `pass`; written by the pass alone. */
+	__u64 pass;
+	__u64 oldest_ns;              /* CLOCK_MONOTONIC when the oldest open connection began */
+	__u32 open;
+	__u32 pad;
+};
+
+struct tcp_timing_key {
+	struct tcp_who who;
+	__u16 dst_port;
+	__u8 role;
+	__u8 pad[5];
+};
+
+struct tcp_timing {
+	struct slot_head head;
+	struct tcp_timing_key key;
+	struct hist setup; /* SYN to ESTABLISHED, client side */
+	struct hist rtt;   /* tcp_sock.srtt_us / 8 */
+};
+
+struct tcp_listener_key {
+	struct tcp_who who;
+	__u16 port;
+	__u8 pad[6];
+};
+
+struct tcp_listener {
+	struct slot_head head;
+	struct tcp_listener_key key;
+	__u64 overflows; /* sk_drops of the listening socket */
+	__u64 pass;
+	__u64 backlog;   /* sum of sk_ack_backlog as of `pass` */
+};
+
+struct tcp_failure_key {
+	struct tcp_who who;
+	__u8 dst_ip[16];
+	__u16 dst_port;
+	__u16 error; /* sk_err; 0: the kernel gave up without one */
+	__u8 aborted; /* the application closed the socket first */
+	__u8 pad[3];
+};
+
+struct tcp_failure {
+	struct slot_head head;
+	struct tcp_failure_key key;
+	__u64 count;
+};
+
+struct tcp_caller_key {
+	__u8 comm[16];
+	__u32 pid;
+	__u32 pad;
+};
+
+struct tcp_caller {
+	struct slot_head head;
+	struct tcp_caller_key key;
+	__u64 connects;
+};
+
+/* Totals over all series ever, per CPU; the daemon holds them against the kernel's own. */
+struct tcp_totals {
+	__u64 connects;  /* CLOSE -> SYN_SENT */
+	__u64 accepts;   /* SYN_RECV -> ESTABLISHED */
+	__u64 retrans;   /* what went into tcp_series.retrans */
+	__u64 untracked; /* closed before anything was known of them: began before the daemon, held by no process */
+	__u64 no_memory; /* no socket storage to be had: not counted at all */
+};
+
+/* What the daemon tells the programs before they are loaded. */
+struct tcp_config {
+	__u8 label_pid, label_src_ip, label_src_port;
+	__u8 synack_hook; /* tcp_synack is attached: it counts what children inherit */
+	__u32 pad;
+};
+
+enum { TCP_ERRNO_MAX = 4095 };
+
+_Static_assert(sizeof(struct tcp_series_key) == 64, "tcp_series_key");
+_Static_assert(sizeof(struct tcp_series) == 184, "tcp_series");
+_Static_assert(sizeof(struct tcp_timing_key) == 32, "tcp_timing_key");
+_Static_assert(sizeof(struct tcp_listener_key) == 32, "tcp_listener_key");
+_Static_assert(sizeof(struct tcp_failure_key) == 48, "tcp_failure_key");
+_Static_assert(sizeof(struct tcp_caller_key) == 24, "tcp_caller_key");
+
+#endif

@@ -1,0 +1,16 @@
+//! ebpf-sidecar: what the Linux kernel knows about a workload, read from the kernel's own counters.
+
+pub mod histogram;
+pub mod sampler;
+pub mod snapshot;
+pub mod status;
+
+/// Messages and services generated from `proto/`.
+pub mod proto {
+    #![allow(missing_docs, missing_debug_implementations, clippy::all)]
+
+    tonic::include_proto!("ebpf_sidecar.v1");
+
+    /// The descriptors of the above, for server reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

@@ -1,0 +1,3 @@
+//! The `ebpf-sidecar` command.
+
+fn main() {}

@@ -1,0 +1,132 @@
+//! One thread collects, many readers share what it found. A request within `freshness` of the last collection gets
+//! that one's snapshot; requests that arrive while one runs share the next.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::snapshot::Snapshot;
+
+/// How long a reader waits for a collection before it is told that none comes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the thread runs. It lives on that thread alone, so it may hold what cannot be shared.
+pub trait Source {
+    /// Collects now.
+    fn collect(&mut self) -> Snapshot;
+
+    /// Called at each interval, after a collection: the time for expiry and other housekeeping.
+    fn tick(&mut self) {}
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SampleError {
+    /// The daemon is stopping.
+    #[error("the collection thread has ended")]
+    Stopped,
+    /// A collection hangs or takes too long.
+    #[error("no collection came through within {} s", PATIENCE.as_secs())]
+    Late,
+}
+
+/// Times that the sampler keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// A snapshot younger than this is given again.
+    pub freshness: Duration,
+    /// Time between ticks.
+    pub interval: Duration,
+}
+
+type Request = oneshot::Sender<Arc<Snapshot>>;
+
+/// Where readers get snapshots. Cheap to clone; the thread ends when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Sampler {
+    /// Starts the thread. `start` runs on it and makes the source; its outcome is returned.
+    ///
+    /// # Errors
+    /// What `start` returned, or [`SampleError::Stopped`] as `E` if it panicked.
+    pub fn spawn<S, E, F>(pace: Pace, start: F) -> Result<(Sampler, thread::JoinHandle<()>), E>
+    where
+        S: Source,
+        E: Send + From<SampleError> + 'static,
+        F: FnOnce(&mut dyn FnMut(S)) -> Result<(), E> + Send + 'static,
+    {
+        let (requests, inbox) = mpsc::channel::<Request>();
+        let (started, outcome) = mpsc::channel::<Result<(), E>>();
+        let thread = thread::Builder::new()
+            .name("collector".into())
+            .spawn(move || {
+                let ready = started.clone();
+                let end = start(&mut |source| {
+                    // The reader below may only have gone if the process is ending.
+                    let _ = ready.send(Ok(()));
+                    serve(source, pace, &inbox);
+                });
+                let _ = started.send(end);
+            })
+            .map_err(|_| E::from(SampleError::Stopped))?;
+        match outcome.recv() {
+            Ok(Ok(())) => Ok((Sampler { requests }, thread)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(E::from(SampleError::Stopped)),
+        }
+    }
+
+    /// A snapshot no older than the freshness.
+    ///
+    /// # Errors
+    /// If the thread has ended, or is stuck.
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, SampleError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(reply).map_err(|_| SampleError::Stopped)?;
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| SampleError::Stopped),
+            Err(_) => Err(SampleError::Late),
+        }
+    }
+}
+
+fn serve<S: Source>(mut source: S, pace: Pace, inbox: &mpsc::Receiver<Request>) {
+    let mut last: Option<(Instant, Arc<Snapshot>)> = None;
+    let mut next_tick = Instant::now() + pace.interval;
+    loop {
+        let request = match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let fresh = last.as_ref().filter(|(taken, _)| taken.elapsed() < pace.freshness);
+        let snapshot = match fresh {
+            Some((_, snapshot)) if request.is_some() => Arc::clone(snapshot),
+            _ => {
+                // The source guards its collectors one by one; this is for itself.
+                let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| source.collect())) else { return };
+                let snapshot = Arc::new(snapshot);
+                last = Some((Instant::now(), Arc::clone(&snapshot)));
+                snapshot
+            }
+        };
+        // A reader that gave up has dropped its end.
+        for reply in request.into_iter().chain(inbox.try_iter()) {
+            let _ = reply.send(Arc::clone(&snapshot));
+        }
+        if Instant::now() >= next_tick {
+            if catch_unwind(AssertUnwindSafe(|| source.tick())).is_err() {
+                return;
+            }
+            next_tick = Instant::now() + pace.interval;
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! How a module fares, and why: names, reasons and the pure roll-up from hooks to modules to the daemon.
+
+use std::fmt;
+
+/// State of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Everything it offers is there.
+    Running,
+    /// It runs, with something missing on this kernel or something wrong.
+    Degraded,
+    /// This kernel cannot run it.
+    Unsupported,
+    /// It should run here and does not.
+    Failed,
+    /// Not asked for.
+    Disabled,
+}
+
+/// Health of the daemon, as probes see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Every module that was asked for is running.
+    Healthy,
+    /// Some are not, and say why.
+    Degraded,
+    /// None is, or no collection comes through.
+    Unhealthy,
+}
+
+/// When a program of ours costs something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// Only when its event happens, or when the daemon asks.
+    Event,
+    /// It taxes unrelated work of the whole machine.
+    System,
+}
+
+/// How a program hangs on the kernel; the cheapest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookKind {
+    /// Tracepoint with typed arguments.
+    TpBtf,
+    /// Entry or exit of a kernel function, through the BPF trampoline.
+    Fentry,
+    /// A breakpoint in a kernel function.
+    Kprobe,
+    /// Tracepoint through perf.
+    Tracepoint,
+    /// Iterator: runs when the daemon asks.
+    Iter,
+}
+
+/// One thing that a module listens to, and what became of it on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookReport {
+    /// What is listened to, such as `inet_sock_set_state`.
+    pub name: &'static str,
+    /// How; `None` if it is absent.
+    pub kind: Option<HookKind>,
+    /// What it costs.
+    pub cost: Cost,
+    /// Why it is absent; empty if it is in use.
+    pub reason: String,
+}
+
+/// One of our programs and what it has cost so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgramReport {
+    /// Name of the program in the kernel.
+    pub name: String,
+    /// `bpf_prog_info.run_cnt`.
+    pub runs: u64,
+    /// `bpf_prog_info.run_time_ns`.
+    pub run_ns: u64,
+}
+
+/// One of our maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapReport {
+    /// Name of the map in the kernel.
+    pub name: String,
+    /// Entries in use; `None` if the kernel does not tell.
+    pub entries: Option<u64>,
+    /// Kernel memory, in bytes.
+    pub bytes: u64,
+    /// How often something found no room; `None` where that cannot happen.
+    pub full: Option<u64>,
+}
+
+/// Everything there is to say of a module but its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModuleReport {
+    /// Its noun.
+    pub name: &'static str,
+    /// One line on what it shows.
+    pub summary: &'static str,
+    /// How it fares.
+    pub status: Status,
+    /// Why it is not running in full; empty when it is.
+    pub reason: String,
+    /// Its hooks, in use or not.
+    pub hooks: Vec<HookReport>,
+    /// Its programs that are loaded.
+    pub programs: Vec<ProgramReport>,
+    /// Its maps.
+    pub maps: Vec<MapReport>,
+}
+
+/// Health of the daemon from the states of its modules.
+pub fn health(modules: &[ModuleReport]) -> Health {
+    let mut wanted = modules.iter().map(|module| module.status).filter(|status| *status != Status::Disabled).peekable();
+    if wanted.peek().is_none() {
+        return Health::Unhealthy;
+    }
+    let (mut all, mut any) = (true, false);
+    for status in wanted {
+        all &= status == Status::Running;
+        any |= matches!(status, Status::Running | Status::Degraded);
+    }
+    match (all, any) {
+        (true, _) => Health::Healthy,
+        (false, true) => Health::Degraded,
+        (false, false) => Health::Unhealthy,
+    }
+}
+
+impl Status {
+    /// All states, for series that show one of them as 1.
+    pub const ALL: [Status; 5] =
+        [Status::Running, Status::Degraded, Status::Unsupported, Status::Failed, Status::Disabled];
+
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Degraded => "degraded",
+            Status::Unsupported => "unsupported",
+            Status::Failed => "failed",
+            Status::Disabled => "disabled",
+        }
+    }
+}
+
+impl Health {
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::Degraded => "degraded",
+            Health::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl Cost {
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cost::Event => "event",
+            Cost::System => "system",
+        }
+    }
+}
+
+impl HookKind {
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HookKind::TpBtf => "tp_btf",
+            HookKind::Fentry => "fentry",
+            HookKind::Kprobe => "kprobe",
+            HookKind::Tracepoint => "tracepoint",
+            HookKind::Iter => "iter",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(states: &[Status]) -> Health {
+        let modules: Vec<_> = states
+            .iter()
+            .map(|&status| ModuleReport {
+                name: "m",
+                summary: "",
+                status,
+                reason: String::new(),
+                hooks: vec![],
+                programs: vec![],
+                maps: vec![],
+            })
+            .collect();
+        health(&modules)
+    }
+
+    #[test]
+    fn health_rolls_up_what_was_asked_for() {
+        use Status::*;
+        assert_eq!(of(&[Running, Disabled]), Health::Healthy);
+        assert_eq!(of(&[Running, Failed]), Health::Degraded);
+        assert_eq!(of(&[Degraded]), Health::Degraded);
+        assert_eq!(of(&[Failed, Unsupported]), Health::Unhealthy);
+        assert_eq!(of(&[Disabled]), Health::Unhealthy);
+        assert_eq!(of(&[]), Health::Unhealthy);
+    }
+}
