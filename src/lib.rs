@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod collectors;
+pub mod engine;
 pub mod histogram;
 pub mod kernel;
 pub mod sampler;
