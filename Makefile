@@ -1,0 +1,81 @@
+# Every verb of the project. People and machines use the same ones.
+.DEFAULT_GOAL := help
+SHELL := bash
+export CARGO_TARGET_DIR := target
+
+HOST := $(shell uname -r)
+TIERS := unit kernel e2e vm
+KERNELS :=
+BASH_SCRIPTS := $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
+BPF_SOURCES := $(shell find bpf -name '*.[ch]')
+STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: deps
+deps: ## install what building needs, where it is missing
+	@scripts/need build
+	@command -v cargo >/dev/null || { echo 'Rust is missing: see https://rustup.rs'; exit 1; }
+
+.PHONY: build
+build: deps ## build the release binary, target/release/ebpf-sidecar
+	cargo build --release
+
+.PHONY: run
+run: build ## build, and run the daemon as root
+	@echo 'Look at http://localhost:8080/ for a page, http://localhost:8080/metrics for the metrics. Ctrl-C ends it.'
+	@scripts/as-root target/release/ebpf-sidecar
+
+.PHONY: test
+test: ## run everything that proves it works, on this kernel and on one in a virtual machine
+	@rm -rf target/tiers
+	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier KERNELS="$(or $(KERNELS),6.1)"; done; \
+		tests/table $(TIERS)
+
+.PHONY: test-unit
+test-unit: deps ## run the tests that need no root
+	tests/tier unit $(HOST) cargo test
+
+.PHONY: test-kernel
+test-kernel: deps ## run the tests of the BPF programs, as root, on this kernel
+	tests/tier kernel $(HOST) tests/kernel/run
+
+.PHONY: test-e2e
+test-e2e: build ## run the tests of the release binary, as root, from outside
+	tests/tier e2e $(HOST) tests/e2e/run.sh
+
+.PHONY: test-vm
+test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."
+	tests/vm/run $(KERNELS)
+
+.PHONY: lint
+lint: deps ## check formatting, lints and documentation
+	@scripts/need lint
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --test kernel -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+	clang-format --dry-run -Werror $(BPF_SOURCES)
+	shellcheck $(BASH_SCRIPTS)
+
+.PHONY: bench
+bench: build ## measure what it costs
+	benches/run.sh
+
+.PHONY: image
+image: ## build the container image ebpf-sidecar
+	docker build -t ebpf-sidecar .
+
+# A dynamic loader and the C library are in it too. An explicit target keeps these flags from build scripts.
+.PHONY: dist
+dist: deps ## build a binary that needs no libraries, dist/ebpf-sidecar-<machine>
+	@scripts/need dist
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --features vendored --target $(STATIC_TARGET)
+	install -D target/$(STATIC_TARGET)/release/ebpf-sidecar dist/ebpf-sidecar-$$(uname -m)
+	cd dist && sha256sum ebpf-sidecar-* >SHA256SUMS
+
+.PHONY: clean
+clean: ## remove what was built and downloaded
+	rm -rf target dist .cache
