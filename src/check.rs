@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::kernel::{Cgroup, Kernel, Lockdown};
 use crate::privileges::Missing;
@@ -46,34 +46,35 @@ fn conclusion(report: &Report<'_>) -> String {
     }
 }
 
-/// The facts about the host: name, and what is known.
-fn facts(kernel: &Kernel) -> [(&'static str, Option<&str>); 6] {
-    let yes_no = |known: Option<bool>| known.map(|yes| if yes { "yes" } else { "no" });
+/// The facts about the host; null where it could not be told.
+fn facts(kernel: &Kernel) -> [(&'static str, Value); 6] {
     [
-        ("kernel", Some(&kernel.release)),
-        ("btf", yes_no(kernel.btf)),
-        ("lockdown", kernel.lockdown.map(Lockdown::as_str)),
-        ("cgroup", kernel.cgroup.map(Cgroup::as_str)),
-        ("tracefs", yes_no(kernel.tracefs)),
-        ("kprobes", yes_no(kernel.kprobes)),
+        ("kernel", json!(kernel.release)),
+        ("btf", json!(kernel.btf)),
+        ("lockdown", json!(kernel.lockdown.map(Lockdown::as_str))),
+        ("cgroup", json!(kernel.cgroup.map(Cgroup::as_str))),
+        ("tracefs", json!(kernel.tracefs)),
+        ("kprobes", json!(kernel.kprobes)),
     ]
+}
+
+/// A fact for people.
+fn in_words(fact: &Value) -> &str {
+    match fact {
+        Value::Bool(true) => "yes",
+        Value::Bool(false) => "no",
+        other => other.as_str().unwrap_or("unknown"),
+    }
 }
 
 impl Report<'_> {
     /// For machines.
     pub fn to_json(&self) -> Value {
-        let kernel = self.kernel;
+        let host: Map<_, _> = facts(self.kernel).map(|(name, fact)| (name.to_owned(), fact)).into_iter().collect();
         json!({
             "verdict": match verdict(self) { 0 => "available", 1 => "degraded", _ => "unavailable" },
             "conclusion": conclusion(self),
-            "kernel": {
-                "release": kernel.release,
-                "btf": kernel.btf,
-                "lockdown": kernel.lockdown.map(Lockdown::as_str),
-                "cgroup": kernel.cgroup.map(Cgroup::as_str),
-                "tracefs": kernel.tracefs,
-                "kprobes": kernel.kprobes,
-            },
+            "host": host,
             "capabilities": {
                 "missing": self.missing.as_ref().map(Missing::names).unwrap_or_default(),
                 "note": self.note,
@@ -105,8 +106,8 @@ fn hook(hook: &HookReport) -> Value {
 /// For people.
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, known) in facts(self.kernel) {
-            writeln!(f, "{name:<14}{}", known.unwrap_or("unknown"))?;
+        for (name, fact) in facts(self.kernel) {
+            writeln!(f, "{name:<14}{}", in_words(&fact))?;
         }
         let lacking = self.missing.as_ref().map(|missing| format!("lacking {}", missing.names().join(" and ")));
         writeln!(f, "{:<14}{}", "capabilities", lacking.as_deref().unwrap_or("sufficient"))?;
@@ -220,7 +221,7 @@ it runs, with less than everything
         let (host, modules) = (host(), [of(Status::Degraded)]);
         let json = report(&host, &modules).to_json();
         assert_eq!(json["verdict"], "degraded");
-        assert_eq!(json["kernel"]["kprobes"], Value::Null);
+        assert_eq!(json["host"]["kprobes"], Value::Null);
         assert_eq!(json["modules"][0]["hooks"][0]["kind"], "tp_btf");
         assert_eq!(json["modules"][0]["hooks"][1]["kind"], Value::Null);
     }

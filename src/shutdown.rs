@@ -33,3 +33,17 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
         _ = interrupt.recv() => "SIGINT",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_before_the_first_look_is_not_lost() {
+        let stop = requested().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(stop.await, "SIGTERM");
+    }
+}

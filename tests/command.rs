@@ -52,7 +52,10 @@ fn a_wrong_configuration_ends_with_2_and_one_line() {
     }
     let output = sidecar(&["--config", "/does/not/exist.yaml"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).starts_with("ebpf-sidecar: cannot read the configuration file /does/not/exist.yaml: "));
+    assert!(
+        stderr(&output)
+            .starts_with("ebpf-sidecar: cannot read the configuration file /does/not/exist.yaml (--config): ")
+    );
 }
 
 #[test]

@@ -111,11 +111,20 @@ fn every_key_can_be_set_by_environment() {
     for key in config::keys() {
         let (text, shown) = another(&key);
         let name = variable_of(&key);
-        let loaded = from_environment(&[(&name, text)]).unwrap();
+        // Certificates are of no use without each other.
+        let section = key.rsplit_once('.').filter(|(section, _)| section.ends_with(".tls")).map(|(section, _)| section);
+        let pair = section.into_iter().flat_map(|tls| [format!("{tls}.cert_file"), format!("{tls}.key_file")]);
+        let companions: Vec<_> = pair.map(|key| variable_of(&key)).collect();
+        let mut environment: Vec<_> = companions.iter().map(|name| (name.as_str(), "/tls/pair")).collect();
+        environment.push((&name, text));
+
+        let loaded = from_environment(&environment).unwrap();
         assert_eq!(loaded.effective.value_of(&key), Some(shown), "{key}");
         assert_eq!(loaded.effective.origin_of(&key), Some(&*name), "{key}");
-        let others = config::keys().into_iter().filter(|other| *other != key);
-        assert!(others.into_iter().all(|other| loaded.effective.origin_of(&other) == Some("default")), "{key}");
+        for other in config::keys() {
+            let set = other == key || companions.contains(&variable_of(&other));
+            assert!(set || loaded.effective.origin_of(&other) == Some("default"), "{key} sets {other}");
+        }
     }
 }
 
@@ -266,12 +275,18 @@ fn files_that_are_not_configurations_are_refused() {
     let missing = load(Some(Path::new("/does/not/exist.yaml")), &[], &[]).unwrap_err();
     assert_eq!(
         missing,
-        "cannot read the configuration file /does/not/exist.yaml: No such file or directory (os error 2)"
+        "cannot read the configuration file /does/not/exist.yaml (--config): No such file or directory (os error 2)"
     );
+    let named = from_environment(&[(CONFIG_VARIABLE, "/")]).unwrap_err();
+    assert_eq!(named, "cannot read the configuration file / (EBPF_SIDECAR_CONFIG): Is a directory (os error 21)");
     assert!(error_in("a: [1").starts_with("the configuration file FILE is not valid YAML: "));
     assert_eq!(
         error_in("- 1"),
         "the configuration file FILE is not valid YAML: expected sections with keys, found [1]"
+    );
+    assert_eq!(
+        error_in("node: {}\nlog: {}\nnode: {name: a}"),
+        "the configuration file FILE is not valid YAML: one section has node twice"
     );
     assert_eq!(error_in("log: 1"), "log = 1 (FILE): expected a section with format, level");
     assert_eq!(error_in("log: {level: {a: 1}}").lines().count(), 1);

@@ -43,10 +43,12 @@ pub enum ConfigError {
         nearest: Option<String>,
     },
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {reason}", path.display())]
+    #[error("cannot read the configuration file {} ({named_by}): {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
+        /// The flag or the variable that names it.
+        named_by: String,
         /// What the system says.
         reason: String,
     },
@@ -55,7 +57,7 @@ pub enum ConfigError {
     NotYaml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and in which line.
+        /// What is wrong, and mostly in which line.
         reason: String,
     },
 }
@@ -64,7 +66,7 @@ pub enum ConfigError {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The key.
-    pub key: &'static str,
+    pub key: String,
     /// What would be allowed.
     pub allowed: String,
 }
@@ -79,13 +81,9 @@ fn suggestion(nearest: &Option<String>) -> String {
 impl Refused {
     /// Names the value and its origin.
     pub fn in_context(self, figment: &Figment) -> ConfigError {
-        let value = figment.find_value(self.key).map(|value| shape::show(&value)).unwrap_or_default();
-        ConfigError::Invalid {
-            key: self.key.to_owned(),
-            value,
-            origin: origin(figment, self.key),
-            allowed: self.allowed,
-        }
+        let Refused { key, allowed } = self;
+        let value = figment.find_value(&key).map(|value| shape::show(&value)).unwrap_or_default();
+        ConfigError::Invalid { value, origin: origin(figment, &key), key, allowed }
     }
 }
 

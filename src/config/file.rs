@@ -3,25 +3,24 @@
 use std::fs;
 use std::path::Path;
 
-use figment::providers::{Format, Yaml};
 use figment::value::{Dict, Value};
 
 use super::error::ConfigError;
 use super::keys::{Keys, join};
 use super::setting::{Origin, Setting};
-use super::shape;
+use super::{shape, yaml};
 
-/// Reads a YAML file. Keys and sections without a value are as good as absent: that is what remains of a section when
+/// Reads a YAML file that `named_by` (a flag or a variable) names. Keys and sections without a value are as good as absent: that is what remains of a section when
 /// all of it is commented out.
 ///
 /// # Errors
 /// [`ConfigError`] if it cannot be read, is not YAML, or has keys that nobody knows.
-pub fn read(path: &Path, keys: &Keys) -> Result<Vec<Setting>, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-    let not_yaml = |reason: String| ConfigError::NotYaml { path: path.to_owned(), reason };
+pub fn read(path: &Path, named_by: &str, keys: &Keys) -> Result<Vec<Setting>, ConfigError> {
+    let unreadable = |reason| ConfigError::Unreadable { path: path.to_owned(), named_by: named_by.to_owned(), reason };
+    let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let not_yaml = |reason| ConfigError::NotYaml { path: path.to_owned(), reason };
     let mut settings = Vec::new();
-    match Yaml::from_str::<Value>(&text).map_err(|error| not_yaml(error.to_string()))? {
+    match yaml::parse(&text).map_err(not_yaml)? {
         Value::Dict(_, entries) => walk("", entries, keys, &Origin::File(path.to_owned()), &mut settings)?,
         Value::Empty(..) => {}
         other => return Err(not_yaml(format!("expected sections with keys, found {}", shape::show(&other)))),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
 
+use super::Config;
+
 /// Below this a name is no slip of the pen but something else, and a suggestion would mislead.
 const ALIKE: f64 = 0.55;
 
@@ -15,9 +17,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of these defaults.
-    pub fn of(defaults: &Value) -> Self {
+    /// All there are.
+    pub fn known() -> Self {
         let mut keys = Keys { leaves: BTreeMap::new(), sections: Vec::new() };
+        let defaults = Value::serialize(Config::default()).expect("the defaults serialise");
         keys.walk("", defaults.as_dict().expect("a configuration is a map"));
         keys
     }

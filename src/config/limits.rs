@@ -18,6 +18,7 @@ const MOST_BUCKETS: usize = 64;
 /// # Errors
 /// [`Refused`] for the first value that is not allowed.
 pub fn check(config: &Config) -> Result<(), Refused> {
+    config.server.validate().map_err(|invalid| Refused { key: invalid.key, allowed: invalid.problem })?;
     collector(&config.collector)?;
     metrics(&config.metrics, config.collector.interval)
 }
@@ -70,7 +71,7 @@ fn metrics(metrics: &Metrics, interval: Duration) -> Result<(), Refused> {
 }
 
 fn refuse(key: &'static str, allowed: String) -> Result<(), Refused> {
-    Err(Refused { key, allowed })
+    Err(Refused { key: key.to_owned(), allowed })
 }
 
 fn human(duration: Duration) -> humantime::FormattedDuration {

@@ -17,11 +17,11 @@ mod limits;
 mod sections;
 mod setting;
 mod shape;
+mod yaml;
 
 use std::path::Path;
 
 use figment::Figment;
-use figment::value::Value;
 use serde::{Deserialize, Serialize};
 
 pub use effective::Effective;
@@ -70,12 +70,14 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[Flag],
 ) -> Result<Loaded, ConfigError> {
-    let keys = Keys::of(&Value::serialize(Config::default()).expect("the defaults serialise"));
+    let keys = Keys::known();
     let environment = environment::read(environment, &keys)?;
 
     let mut settings = Vec::new();
-    if let Some(path) = file.map(Path::to_owned).or(environment.file) {
-        settings.extend(file::read(&path, &keys)?);
+    if let Some(path) = file {
+        settings.extend(file::read(path, "--config", &keys)?);
+    } else if let Some(path) = environment.file {
+        settings.extend(file::read(&path, CONFIG_VARIABLE, &keys)?);
     }
     settings.extend(environment.settings);
     settings.extend(flags.iter().map(|flag| Setting::from_text(&keys, flag.key, &flag.value, Origin::Flag(flag.flag))));
@@ -99,10 +101,7 @@ fn blame(settings: &[Setting], error: figment::Error) -> ConfigError {
 
 /// Every key there is, such as `server.http.port`, in alphabetical order.
 pub fn keys() -> Vec<String> {
-    Keys::of(&Value::serialize(Config::default()).expect("the defaults serialise"))
-        .leaves()
-        .map(str::to_owned)
-        .collect()
+    Keys::known().leaves().map(str::to_owned).collect()
 }
 
 /// The environment of this process. What is not UTF-8 is shown with replacement characters, in errors as well.

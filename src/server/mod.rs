@@ -15,6 +15,25 @@ pub struct Config {
     pub http: http::Config,
 }
 
+/// A value that cannot work.
+#[derive(Debug)]
+pub struct Invalid {
+    /// The key.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl Config {
+    /// Checks.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
 /// Files of a TLS listener.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
