@@ -10,11 +10,6 @@ use crate::status::ModuleReport;
 #[derive(Debug, Error)]
 pub enum Error {}
 
-/// Names of everything that some module may hang on.
-pub fn hook_names() -> Vec<&'static str> {
-    vec![]
-}
-
 /// What each module would use on this host.
 pub fn plan(_config: &Config, _kernel: &Kernel) -> Vec<ModuleReport> {
     vec![]

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use caps::CapsHashSet;
 use serde_json::{Map, Value, json};
 
 use crate::kernel::{Cgroup, Kernel, Lockdown};
-use crate::privileges::Missing;
+use crate::privileges::{self, Missing};
 use crate::status::{self, Cost, Health, HookKind, HookReport, ModuleReport, Status};
 
 /// All that the verdict rests on.
@@ -67,7 +68,12 @@ fn in_words(fact: &Value) -> &str {
     }
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    /// From what was found: the host, what the process may do, and what each module would use.
+    pub fn new(kernel: &'a Kernel, held: &CapsHashSet, modules: &'a [ModuleReport]) -> Self {
+        Report { kernel, missing: privileges::require(held).err(), note: privileges::note(held), modules }
+    }
+
     /// For machines.
     pub fn to_json(&self) -> Value {
         let host: Map<_, _> = facts(self.kernel).map(|(name, fact)| (name.to_owned(), fact)).into_iter().collect();
@@ -141,8 +147,9 @@ fn because(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use caps::Capability;
+
     use super::*;
-    use crate::privileges;
 
     fn of(status: Status) -> ModuleReport {
         let reason = if status == Status::Running { "" } else { "no iterator tcp" };
@@ -177,7 +184,8 @@ mod tests {
     }
 
     fn report<'a>(kernel: &'a Kernel, modules: &'a [ModuleReport]) -> Report<'a> {
-        Report { kernel, missing: None, note: None, modules }
+        let held = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
+        Report::new(kernel, &held.into_iter().collect(), modules)
     }
 
     #[test]
@@ -192,8 +200,7 @@ mod tests {
         let without_btf = Kernel { btf: Some(false), ..host.clone() };
         assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
 
-        let missing = privileges::require(&Default::default()).err();
-        assert_eq!(verdict(&Report { missing, ..report(&host, &[of(Status::Running)]) }), 2);
+        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), &[of(Status::Running)])), 2);
     }
 
     #[test]

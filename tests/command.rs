@@ -1,6 +1,9 @@
 //! The command as shells and supervisors meet it: output, messages and exit codes.
 
 use std::process::{Command, Output};
+use std::thread;
+
+use caps::CapSet;
 
 fn sidecar(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-sidecar"));
@@ -73,4 +76,19 @@ fn check_reports_for_people_and_machines() {
     let codes = [("available", 0), ("degraded", 1), ("unavailable", 2)];
     let (_, code) = codes.into_iter().find(|(name, _)| json["verdict"] == *name).expect("there are three verdicts");
     assert_eq!(output.status.code(), Some(code));
+}
+
+#[test]
+fn no_permission_ends_with_3_and_says_what_is_missing() {
+    // Capabilities belong to threads, and children get those of the thread that starts them. Root's child would regain
+    // them all but for the bounding set; who is not root cannot change that, and has nothing to lose.
+    let unprivileged = thread::spawn(|| {
+        let _ = caps::clear(None, CapSet::Bounding);
+        (sidecar(&[]), sidecar(&["check"]))
+    });
+    let (run, check) = unprivileged.join().expect("the thread ends");
+    assert_eq!(run.status.code(), Some(3));
+    assert!(stderr(&run).starts_with("ebpf-sidecar: missing CAP_BPF and CAP_PERFMON: run as root, "), "{run:?}");
+    assert_eq!((check.status.code(), stderr(&check).as_str()), (Some(2), ""));
+    assert!(stdout(&check).contains("\ncapabilities  lacking CAP_BPF and CAP_PERFMON\n"), "{check:?}");
 }

@@ -21,3 +21,8 @@ pub struct Config {
     /// TCP.
     pub tcp: tcp::Config,
 }
+
+/// What plans ask the kernel's types for.
+pub fn btf_names() -> Vec<String> {
+    vec![]
+}
