@@ -29,7 +29,7 @@ fn collector(collector: &Collector) -> Result<(), Refused> {
     }
     let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
     let known = || names.join(", ");
-    // A daemon that watches nothing looks healthy and shows nothing: more likely an empty template than a wish.
+    // An empty list is more likely a template that was not filled in than the wish to watch nothing.
     if collector.modules.is_empty() {
         return refuse("collector.modules", format!("name at least one of {}", known()));
     }
