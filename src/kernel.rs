@@ -119,7 +119,7 @@ fn wanted_of<'a>(wanted: &HashSet<String>, all: impl Iterator<Item = (BtfKind, &
         BtfKind::Struct => name.starts_with(&iterator("")),
         kind => kind == BtfKind::Func,
     };
-    all.filter(|(kind, name)| wanted.contains(*name) && right(*kind, name)).map(|(_, name)| name.to_owned()).collect()
+    all.filter(|(kind, name)| right(*kind, name) && wanted.contains(*name)).map(|(_, name)| name.to_owned()).collect()
 }
 
 fn lockdown() -> Option<Lockdown> {
