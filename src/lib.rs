@@ -1,7 +1,9 @@
 //! ebpf-sidecar: what the Linux kernel knows about a workload, read from the kernel's own counters.
 
+pub mod exposition;
 pub mod histogram;
 pub mod sampler;
+pub mod server;
 pub mod snapshot;
 pub mod status;
 
