@@ -98,7 +98,8 @@ fn float(value: f64, out: &mut impl Write) -> io::Result<()> {
     } else if value.is_infinite() {
         out.write_all(if value > 0.0 { b"+Inf" } else { b"-Inf" })
     } else {
-        out.write_all(ryu::Buffer::new().format_finite(value).as_bytes())
+        // As the encoder of OpenMetrics does it: Prometheus compares boundaries as text.
+        out.write_all(dtoa::Buffer::new().format_finite(value).as_bytes())
     }
 }
 

@@ -45,12 +45,12 @@ struct Item<'a> {
     weight: u16,
 }
 
-/// Elements that make no sense are skipped, as if they were of a kind unknown to us.
+/// A weight that makes no sense counts as none: what cannot be understood was not asked for.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Item<'a>> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|element| {
         let (name, parameters) = element.split_once(';').unwrap_or((element, ""));
-        let weight = parameter(parameters, "q").map_or(Some(1000), thousandths)?;
+        let weight = parameter(parameters, "q").map_or(1000, |weight| thousandths(weight).unwrap_or(0));
         Some(Item { name: name.trim(), parameters, weight }).filter(|item| !item.name.is_empty())
     })
 }
