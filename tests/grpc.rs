@@ -117,9 +117,9 @@ async fn a_client_that_stalls_skips_ticks_is_told_and_delays_nobody() {
         brisk_skipped += within(brisk.message()).await.unwrap().unwrap().skipped_ticks;
     }
 
-    // One message is under way and one waits, at most; the third was made after the stall.
+    // A few messages were on their way when the client stalled; the next one tells.
     let mut skipped = 0;
-    for _ in 0..3 {
+    for _ in 0..5 {
         skipped += within(stalled.message()).await.unwrap().unwrap().skipped_ticks;
     }
     assert!(skipped >= 4 && brisk_skipped < skipped / 2, "{skipped} by the stalled, {brisk_skipped} by the brisk");

@@ -13,20 +13,16 @@ const CHUNK: usize = 64 * 1024;
 
 /// Collects a body.
 pub(super) struct Body {
+    /// What is not compressed, or not yet.
     plain: Vec<u8>,
-    packed: Packed,
-}
-
-enum Packed {
-    Never,
-    NotYet,
-    Begun(GzEncoder<Vec<u8>>),
+    gzip: bool,
+    packed: Option<GzEncoder<Vec<u8>>>,
 }
 
 impl Body {
-    /// An empty body, to be compressed if it is worthwhile and the client can take it.
+    /// An empty body, to be compressed if the client can take it and it is worthwhile.
     pub(super) fn new(gzip: bool) -> Body {
-        Body { plain: Vec::new(), packed: if gzip { Packed::NotYet } else { Packed::Never } }
+        Body { plain: Vec::new(), gzip, packed: None }
     }
 
     /// The bytes, and whether they are compressed.
@@ -34,24 +30,19 @@ impl Body {
     /// # Errors
     /// Those of the compressor.
     pub(super) fn finish(mut self) -> io::Result<(Vec<u8>, bool)> {
-        if matches!(self.packed, Packed::NotYet) && self.plain.len() > WORTHWHILE {
+        if self.packed.is_some() || self.plain.len() > WORTHWHILE {
             self.pack()?;
         }
         match self.packed {
-            Packed::Never | Packed::NotYet => Ok((self.plain, false)),
-            Packed::Begun(mut encoder) => {
-                encoder.write_all(&self.plain)?;
-                Ok((encoder.finish()?, true))
-            }
+            Some(encoder) => Ok((encoder.finish()?, true)),
+            None => Ok((self.plain, false)),
         }
     }
 
     fn pack(&mut self) -> io::Result<()> {
-        if matches!(self.packed, Packed::NotYet) {
+        if self.gzip {
             // The fastest level: metrics repeat themselves so much that others gain little.
-            self.packed = Packed::Begun(GzEncoder::new(Vec::new(), Compression::fast()));
-        }
-        if let Packed::Begun(encoder) = &mut self.packed {
+            let encoder = self.packed.get_or_insert_with(|| GzEncoder::new(Vec::new(), Compression::fast()));
             encoder.write_all(&self.plain)?;
             self.plain.clear();
         }

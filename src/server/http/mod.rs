@@ -24,6 +24,9 @@ use answer::Server;
 const HEADER_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
 
+/// Responses are one piece each; this is for reading ahead.
+const BUFFER_BYTES: usize = 32 * 1024;
+
 /// Section `server.http` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "snake_case")]
@@ -128,7 +131,7 @@ pub(super) async fn serve(
         .header_read_timeout(limits.headers)
         .max_header_size(HEADER_BYTES)
         .max_headers(HEADERS)
-        .max_buf_size(HEADER_BYTES.max(64 * 1024));
+        .max_buf_size(BUFFER_BYTES);
     let graceful = GracefulShutdown::new();
     loop {
         let connection = tokio::select! {
