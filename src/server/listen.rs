@@ -160,6 +160,12 @@ impl Connection {
         }
     }
 
+    /// During a handshake nothing waits to be flushed, and nobody is there to say goodbye to: waiting for its end would
+    /// hold the slot of a client that never ends it.
+    fn nothing_written(&self) -> bool {
+        matches!(self.transport, Transport::Handshake(_))
+    }
+
     /// A write that waits is a write that is timed.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -207,6 +213,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_written() {
+            return Poll::Ready(Ok(()));
+        }
         let stream = ready!(self.transport.poll_stream(cx))?;
         let flushed = Pin::new(stream).poll_flush(cx);
         if flushed.is_ready() {
@@ -216,6 +225,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_written() {
+            return Poll::Ready(Ok(()));
+        }
         let stream = ready!(self.transport.poll_stream(cx))?;
         let shut = Pin::new(stream).poll_shutdown(cx);
         self.timed(cx, shut)
