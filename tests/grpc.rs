@@ -5,11 +5,12 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use common::client::cut_after;
 use common::{Running, large, sampler, snapshot, start, start_default, within};
 use ebpf_sidecar::proto::ebpf_metrics_client::EbpfMetricsClient;
 use ebpf_sidecar::proto::{self, MetricFilter, sample};
 use ebpf_sidecar::server::{Config, Limits};
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
@@ -236,14 +237,16 @@ async fn reflection_lists_and_describes_the_services() {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_cut() {
-    let limits = Limits { first_byte: Duration::from_millis(100), ..Limits::default() };
+async fn a_client_that_says_too_little_is_cut() {
+    let limits = Limits { greeting: Duration::from_millis(100), ..Limits::default() };
     let server = start(Config::default(), limits, sampler(snapshot)).await;
-    let mut silent = TcpStream::connect(server.grpc).await.unwrap();
-    let begun = Instant::now();
-    let mut rest = Vec::new();
-    let _ = within(silent.read_to_end(&mut rest)).await;
-    assert!(begun.elapsed() >= Duration::from_millis(100) && begun.elapsed() < Duration::from_secs(2));
+    for said in ["", "PRI * HT"] {
+        let begun = Instant::now();
+        let mut silent = TcpStream::connect(server.grpc).await.unwrap();
+        silent.write_all(said.as_bytes()).await.unwrap();
+        let after = cut_after(&mut silent, begun).await;
+        assert!(after >= limits.greeting && after < Duration::from_secs(5), "{said:?}: {after:?}");
+    }
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn clients_may_have_to_show_a_certificate() {
 #[tokio::test]
 async fn who_does_not_encrypt_gets_nothing_and_holds_nothing() {
     let authority = Authority::new("plain");
-    let limits = Limits { connections: 1, first_byte: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { connections: 1, greeting: Duration::from_millis(200), ..Limits::default() };
     let server = start(config(&authority.tls), limits, sampler(snapshot)).await;
     // A handshake that is begun and left alone.
     let mut idle = TcpStream::connect(server.http).await.unwrap();

@@ -24,8 +24,8 @@ use super::BindError;
 pub struct Limits {
     /// Connections of one server; more wait to be accepted.
     pub connections: usize,
-    /// From the connection to its first byte, a TLS handshake included.
-    pub first_byte: Duration,
+    /// From the connection to the first bytes of a request, a TLS handshake included.
+    pub greeting: Duration,
     /// Between two requests of an HTTP connection, and for the headers of one.
     pub headers: Duration,
     /// To take a response.
@@ -38,7 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 256,
-            first_byte: Duration::from_secs(10),
+            greeting: Duration::from_secs(10),
             // Prometheus asks every minute unless told otherwise; it should find its connection still open.
             headers: Duration::from_secs(75),
             response: Duration::from_secs(30),
@@ -54,6 +54,8 @@ pub(super) struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    /// Bytes that a client has to send before its protocol keeps the time.
+    greeting: usize,
     slots: Arc<Semaphore>,
     limits: Limits,
 }
@@ -63,12 +65,13 @@ impl Listener {
         key: &'static str,
         address: SocketAddr,
         tls: Option<TlsAcceptor>,
+        greeting: usize,
         limits: Limits,
     ) -> Result<Listener, BindError> {
         let failed = |source| BindError::Listen { key, address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Listener { tcp, address, tls, slots: Arc::new(Semaphore::new(limits.connections)), limits })
+        Ok(Listener { tcp, address, tls, greeting, slots: Arc::new(Semaphore::new(limits.connections)), limits })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -103,7 +106,8 @@ impl Listener {
         };
         Connection {
             transport,
-            first_byte: Some(Box::pin(sleep(self.limits.first_byte))),
+            greeting: Some(Box::pin(sleep(self.limits.greeting))),
+            owed: self.greeting,
             response: None,
             response_limit: self.limits.response,
             _slot: slot,
@@ -120,8 +124,9 @@ impl std::fmt::Debug for Listener {
 /// A client, with its slot among the connections.
 pub(super) struct Connection {
     transport: Transport,
-    /// Runs until the client has sent something.
-    first_byte: Option<Pin<Box<Sleep>>>,
+    /// Runs until the client has sent what it owes.
+    greeting: Option<Pin<Box<Sleep>>>,
+    owed: usize,
     /// Runs from the first write that had to wait until everything is written: progress alone does not stop it, or a
     /// byte now and then would.
     response: Option<Pin<Box<Sleep>>>,
@@ -178,16 +183,20 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = match self.transport.poll_stream(cx) {
             Poll::Ready(Ok(stream)) => Pin::new(stream).poll_read(cx, buf),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
         if read.is_ready() {
-            self.first_byte = None;
+            self.owed = self.owed.saturating_sub(buf.filled().len() - before);
+            if self.owed == 0 {
+                self.greeting = None;
+            }
             return read;
         }
-        Self::poll_late(&mut self.first_byte, cx, "the client says nothing").map(Err)
+        Self::poll_late(&mut self.greeting, cx, "the client says too little").map(Err)
     }
 }
 

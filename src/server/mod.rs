@@ -109,8 +109,22 @@ impl Servers {
         let http_tls = tls::acceptor(&http.tls, "server.http.tls", &[b"http/1.1"])?;
         let grpc_tls = tls::acceptor(&grpc.tls, "server.grpc.tls", &[b"h2"])?;
         Ok(Servers {
-            http: Listener::bind("server.http.port", (http.address, http.port).into(), http_tls, limits).await?,
-            grpc: Listener::bind("server.grpc.port", (grpc.address, grpc.port).into(), grpc_tls, limits).await?,
+            http: Listener::bind(
+                "server.http.port",
+                (http.address, http.port).into(),
+                http_tls,
+                http::GREETING,
+                limits,
+            )
+            .await?,
+            grpc: Listener::bind(
+                "server.grpc.port",
+                (grpc.address, grpc.port).into(),
+                grpc_tls,
+                grpc::GREETING,
+                limits,
+            )
+            .await?,
             settings,
         })
     }

@@ -21,6 +21,9 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::ebpf_metrics_server::EbpfMetricsServer;
 use service::Service;
 
+/// The preface of HTTP/2 in full: keepalive begins after it.
+pub(super) const GREETING: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
 /// Requests are small: a filter, at most.
 const REQUEST_BYTES: usize = 64 * 1024;
 

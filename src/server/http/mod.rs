@@ -20,6 +20,9 @@ use super::listen::Listener;
 use super::{Context, Invalid, TlsConfig, stopped};
 use answer::Server;
 
+/// Once a request has begun, its headers have a time limit of their own.
+pub(super) const GREETING: usize = 1;
+
 /// Room for the request line and headers; beyond it is 431.
 const HEADER_BYTES: usize = 16 * 1024;
 const HEADERS: usize = 64;
