@@ -85,11 +85,14 @@ impl Listener {
     /// The next connection, once there is room for it.
     pub(super) async fn accept(&self) -> Connection {
         let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        let mut told = false;
         loop {
             match self.tcp.accept().await {
                 Ok((stream, _)) => return self.connection(stream, slot),
                 Err(error) => {
-                    tracing::warn!(address = %self.address, %error, "cannot accept a connection");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(address = %self.address, %error, "cannot accept connections");
+                    }
                     sleep(BACK_OFF).await;
                 }
             }

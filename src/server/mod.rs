@@ -89,8 +89,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), Invalid> {
         self.http.validate("server.http")?;
         self.grpc.tls.validate("server.grpc.tls")?;
-        if self.http.port != 0 && self.http.port == self.grpc.port {
-            let problem = format!("{} is the port of server.grpc too; each needs its own", self.http.port);
+        let (http, grpc) = (&self.http, &self.grpc);
+        let same_address =
+            http.address == grpc.address || http.address.is_unspecified() || grpc.address.is_unspecified();
+        if same_address && http.port == grpc.port && http.port != 0 {
+            let problem = format!("{} is the port of server.grpc too; each needs its own", http.port);
             return Err(Invalid { key: "server.http.port".into(), problem });
         }
         Ok(())
@@ -175,7 +178,7 @@ impl Context {
 }
 
 /// Waits for the end.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is the end as well.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -59,8 +59,6 @@ impl Health for Service {
                 tokio::time::sleep(WATCH).await;
             }
         });
-        let mut stop = self.stop.clone();
-        let end = async move { stopped(&mut stop).await };
-        Ok(Response::new(changes.take_until(end).boxed()))
+        Ok(Response::new(changes.take_until(stopped(self.stop.clone())).boxed()))
     }
 }

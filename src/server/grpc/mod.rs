@@ -74,8 +74,6 @@ pub(super) async fn serve(
     };
     let reflected = "the descriptors were written by the compiler of the protocol";
 
-    let mut ended = stop.clone();
-    let mut given_up = stop;
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
@@ -86,9 +84,9 @@ pub(super) async fn serve(
         .add_service(reflection().build_v1().expect(reflected))
         // Clients in several languages still ask in the old way only.
         .add_service(reflection().build_v1alpha().expect(reflected))
-        .serve_with_incoming_shutdown(incoming(listener), async move { stopped(&mut ended).await });
+        .serve_with_incoming_shutdown(incoming(listener), stopped(stop.clone()));
     let patience = async move {
-        stopped(&mut given_up).await;
+        stopped(stop).await;
         tokio::time::sleep(limits.drain).await;
     };
     tokio::select! {

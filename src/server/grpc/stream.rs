@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -29,7 +28,7 @@ pub(super) fn start(subscription: Subscription, stop: watch::Receiver<bool>) -> 
     tokio::spawn(async move {
         let ended = tokio::select! {
             biased;
-            () = stop_of(stop) => Some(Status::unavailable("the daemon is stopping")),
+            () = stopped(stop) => Some(Status::unavailable("the daemon is stopping")),
             // The client has gone; nobody is left to be told.
             () = sender.closed() => None,
             error = subscription.run(&sender) => error,
@@ -40,10 +39,6 @@ pub(super) fn start(subscription: Subscription, stop: watch::Receiver<bool>) -> 
         }
     });
     ReceiverStream::new(receiver)
-}
-
-async fn stop_of(mut stop: watch::Receiver<bool>) {
-    stopped(&mut stop).await;
 }
 
 impl Subscription {

@@ -7,6 +7,7 @@ mod page;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::server::conn::http1;
@@ -120,12 +121,7 @@ impl Settings {
 }
 
 /// Accepts and answers until `stop`, then lets requests that have begun finish.
-pub(super) async fn serve(
-    listener: Listener,
-    settings: Settings,
-    context: Arc<Context>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(super) async fn serve(listener: Listener, settings: Settings, context: Arc<Context>, stop: watch::Receiver<bool>) {
     let limits = listener.limits();
     let server = Arc::new(Server { settings, context });
     let mut protocol = http1::Builder::new();
@@ -136,10 +132,11 @@ pub(super) async fn serve(
         .max_headers(HEADERS)
         .max_buf_size(BUFFER_BYTES);
     let graceful = GracefulShutdown::new();
+    let mut end = pin!(stopped(stop));
     loop {
         let connection = tokio::select! {
             connection = listener.accept() => connection,
-            () = stopped(&mut stop) => break,
+            () = &mut end => break,
         };
         let server = Arc::clone(&server);
         let service = service_fn(move |request| {
