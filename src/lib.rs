@@ -1,6 +1,10 @@
 //! ebpf-sidecar: what the Linux kernel knows about a workload, read from the kernel's own counters.
 
+pub mod bpf;
+pub mod collectors;
+pub mod engine;
 pub mod histogram;
+pub mod kernel;
 pub mod sampler;
 pub mod snapshot;
 pub mod status;

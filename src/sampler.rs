@@ -53,15 +53,15 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts the thread. `start` runs on it and makes the source; its outcome is returned.
+    /// Starts the thread. `start` runs on it, makes the source, and hands it to the function that it is given, which
+    /// returns when the sampler is no longer wanted. An error before that is returned here.
     ///
     /// # Errors
     /// What `start` returned, or [`SampleError::Stopped`] as `E` if it panicked.
-    pub fn spawn<S, E, F>(pace: Pace, start: F) -> Result<(Sampler, thread::JoinHandle<()>), E>
+    pub fn spawn<E, F>(pace: Pace, start: F) -> Result<(Sampler, thread::JoinHandle<()>), E>
     where
-        S: Source,
         E: Send + From<SampleError> + 'static,
-        F: FnOnce(&mut dyn FnMut(S)) -> Result<(), E> + Send + 'static,
+        F: FnOnce(&mut dyn FnMut(&mut dyn Source)) -> Result<(), E> + Send + 'static,
     {
         let (requests, inbox) = mpsc::channel::<Request>();
         let (started, outcome) = mpsc::channel::<Result<(), E>>();
@@ -98,7 +98,7 @@ impl Sampler {
     }
 }
 
-fn serve<S: Source>(mut source: S, pace: Pace, inbox: &mpsc::Receiver<Request>) {
+fn serve(source: &mut dyn Source, pace: Pace, inbox: &mpsc::Receiver<Request>) {
     let mut last: Option<(Instant, Arc<Snapshot>)> = None;
     let mut next_tick = Instant::now() + pace.interval;
     loop {

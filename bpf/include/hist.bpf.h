@@ -48,7 +48,8 @@ static __always_inline void hist_add(struct hist *h, __u64 us)
 {
 	__u32 bucket = hist_bucket(us);
 
-	if (bucket >= HIST_BUCKETS) /* for the verifier */
+	barrier_var(bucket); /* the compiler knows that it is in range; the verifier has to be shown */
+	if (bucket >= HIST_BUCKETS)
 		return;
 	__sync_fetch_and_add(&h->sum, us);
 	__sync_fetch_and_add(&h->counts[bucket], 1);

@@ -47,6 +47,19 @@ enum {
 };
 
 enum {
+	/* include/uapi/asm-generic/errno.h */
+	ETIMEDOUT = 110,
+	ECONNRESET = 104,
+	ECONNREFUSED = 111,
+	EHOSTDOWN = 112,
+	EHOSTUNREACH = 113,
+	ENETUNREACH = 101,
+	ENOPROTOOPT = 92,
+	ENONET = 64,
+	EACCES = 13,
+};
+
+enum {
 	SOCK_DONE = 1,              /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
 	SHUTDOWN_MASK = 3,          /* include/net/sock.h */
 	TCP_CHRONO_MAX = 3,         /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */

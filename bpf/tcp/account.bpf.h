@@ -13,11 +13,36 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
-static __always_inline struct tcp_totals *my_totals(void)
+static __always_inline void add(__u64 *counter, __u64 n)
+{
+	if (n)
+		__sync_fetch_and_add(counter, n);
+}
+
+static __always_inline struct tcp_missed *my_missed(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&totals, &zero);
+	return bpf_map_lookup_elem(&missed, &zero);
+}
+
+static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
+{
+	__u32 inum = sk->__sk_common.skc_net.net->ns.inum;
+	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &inum);
+	struct tcp_namespace new = {};
+	struct tcp_missed *mine;
+
+	if (ns)
+		return ns;
+	bpf_map_update_elem(&namespaces, &inum, &new, BPF_NOEXIST);
+	ns = bpf_map_lookup_elem(&namespaces, &inum);
+	if (!ns) {
+		mine = my_missed();
+		if (mine)
+			add(&mine->namespaces, 1);
+	}
+	return ns;
 }
 
 static __always_inline void who_of(struct tcp_who *who, const struct tcp_conn *conn)
@@ -169,12 +194,6 @@ static __always_inline __u32 gain32(__u32 *reported, __u32 current, bool final)
 	return current - before;
 }
 
-static __always_inline void add(__u64 *counter, __u64 n)
-{
-	if (n)
-		__sync_fetch_and_add(counter, n);
-}
-
 /* segs_in and segs_out wrap at 2^32 one by one; they share a word so that an idle socket costs one comparison. */
 static __always_inline __u64 segs_word(struct tcp_sock *tp)
 {
@@ -218,14 +237,18 @@ static __always_inline void account_chrono(struct tcp_series *s, struct tcp_sock
 static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, bool final, __u64 now)
 {
 	struct tcp_series *s = series_of(tp, conn, now);
-	struct tcp_totals *mine = my_totals();
+	struct tcp_namespace *ns;
 	__u32 retrans;
 
-	if (!s || !mine)
+	if (!s)
 		return;
 	retrans = gain32(&conn->retrans, tp->total_retrans, final);
-	add(&s->retrans, retrans);
-	add(&mine->retrans, retrans);
+	if (retrans) {
+		add(&s->retrans, retrans);
+		ns = namespace_of((struct sock *)tp);
+		if (ns)
+			add(&ns->retrans, retrans);
+	}
 	account_segs(s, tp, conn, final);
 	if (conn->phase == PHASE_CONNECTING)
 		return;

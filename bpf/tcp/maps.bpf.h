@@ -62,20 +62,20 @@ SLOT_TABLE(listener, struct tcp_listener_key, struct tcp_listener);
 SLOT_TABLE(failure, struct tcp_failure_key, struct tcp_failure);
 SLOT_TABLE(caller, struct tcp_caller_key, struct tcp_caller);
 
-/* Per CPU: every close on every CPU may touch it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct tcp_totals);
-} totals SEC(".maps");
+	__type(value, struct tcp_missed);
+} missed SEC(".maps");
 
-/* Network namespaces in which processes live: inode number -> one such process. Filled by the walk over open files. */
+/* By inode number of the namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct tcp_namespace);
 } namespaces SEC(".maps");
 
 #endif

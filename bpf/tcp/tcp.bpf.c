@@ -44,10 +44,10 @@ static __always_inline void own_by_current(struct tcp_conn *conn)
 static __always_inline struct tcp_conn *conn_create(struct sock *sk)
 {
 	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	struct tcp_totals *mine;
+	struct tcp_missed *mine;
 
 	if (!conn) {
-		mine = my_totals();
+		mine = my_missed();
 		if (mine)
 			add(&mine->no_memory, 1);
 	}
@@ -77,13 +77,13 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 static __always_inline void on_connect(struct sock *sk, __u64 now)
 {
 	struct tcp_caller_key key = {};
-	struct tcp_totals *mine = my_totals();
+	struct tcp_namespace *ns = namespace_of(sk);
 	struct tcp_conn *conn = conn_create(sk);
 	struct tcp_caller *caller_slot;
 	__u32 slot;
 
-	if (mine)
-		add(&mine->connects, 1);
+	if (ns)
+		add(&ns->connects, 1);
 	if (!conn)
 		return;
 	conn_reset(conn, ROLE_CLIENT, now);
@@ -131,15 +131,15 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 /* SYN_RECV -> ESTABLISHED: a softirq; owner and cgroup are the listener's until a walk or the close tells better. */
 static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
 {
-	struct tcp_totals *mine = my_totals();
+	struct tcp_namespace *ns = namespace_of((struct sock *)tp);
 
 	conn_reset(conn, ROLE_SERVER, now);
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	if (config.synack_hook)
 		conn->retrans = tp->total_retrans; /* SYN-ACKs sent again: counted when it happened */
 	conn->phase = PHASE_OPENED;
-	if (mine)
-		add(&mine->accepts, 1);
+	if (ns)
+		add(&ns->accepts, 1);
 	__sync_fetch_and_add(&owners_due, 1);
 }
 
@@ -162,6 +162,30 @@ static __always_inline void on_listen_end(struct tcp_sock *tp, struct tcp_conn *
 		add(&l->overflows, lost);
 }
 
+/* ICMP errors reach sk_err by icmp_err_convert[] in net/ipv4/icmp.c and icmpv6_err_convert() in net/ipv6/icmp.c. */
+static __always_inline __u8 reason_of(struct sock *sk)
+{
+	switch (sk->sk_err) {
+	case 0:
+		return sk->sk_shutdown == SHUTDOWN_MASK ? REASON_ABORTED : REASON_LOCAL;
+	case ECONNREFUSED:
+		return REASON_REFUSED;
+	case ETIMEDOUT:
+		return REASON_TIMEOUT;
+	case ECONNRESET:
+		return REASON_RESET;
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case EHOSTDOWN:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EACCES:
+		return REASON_UNREACHABLE;
+	default:
+		return REASON_OTHER;
+	}
+}
+
 static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *conn, __u64 now)
 {
 	struct tcp_failure_key key = {};
@@ -171,8 +195,7 @@ static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *
 	who_of(&key.who, conn);
 	remote_ip(key.dst_ip, &sk->__sk_common);
 	key.dst_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	key.error = sk->sk_err & TCP_ERRNO_MAX;
-	key.aborted = !sk->sk_err && sk->sk_shutdown == SHUTDOWN_MASK;
+	key.reason = reason_of(sk);
 	slot = SLOT_FIND(failure, &key, now);
 	f = bpf_map_lookup_elem(&failure, &slot);
 	if (f)
@@ -204,7 +227,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct tcp_totals *mine;
+	struct tcp_missed *mine;
 	struct tcp_conn *conn;
 	struct tcp_sock *tp;
 
@@ -245,7 +268,7 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 	if (after != TCP_CLOSE)
 		return 0;
 	if (!conn) {
-		mine = my_totals();
+		mine = my_missed();
 		if (mine && before != TCP_LISTEN)
 			add(&mine->untracked, 1);
 	} else if (before == TCP_LISTEN) {
@@ -261,8 +284,8 @@ SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 {
 	struct tcp_series_key key = { .role = ROLE_SERVER };
-	struct tcp_totals *mine = my_totals();
 	__u64 now = bpf_ktime_get_ns();
+	struct tcp_namespace *ns;
 	struct tcp_conn *conn;
 	struct tcp_series *s;
 	__u32 slot;
@@ -278,8 +301,9 @@ int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 	s = bpf_map_lookup_elem(&series, &slot);
 	if (s)
 		add(&s->retrans, 1);
-	if (mine)
-		add(&mine->retrans, 1);
+	ns = namespace_of(sk);
+	if (ns)
+		add(&ns->retrans, 1);
 	return 0;
 }
 
@@ -436,7 +460,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	struct socket *socket;
 	struct tcp_sock *tp;
 	struct sock *sk;
-	__u32 netns, tgid;
+	struct tcp_namespace *ns;
 
 	if (!file || !task)
 		return 0;
@@ -456,10 +480,17 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 		take_over(sk, tp, conn);
 	held_by(conn, task);
 
-	netns = sk->__sk_common.skc_net.net->ns.inum;
-	tgid = task->tgid;
-	bpf_map_update_elem(&namespaces, &netns, &tgid, BPF_ANY);
+	/* A process may hold a socket of a namespace that it does not live in. */
+	if (task->nsproxy && task->nsproxy->net_ns == sk->__sk_common.skc_net.net) {
+		ns = namespace_of(sk);
+		if (ns)
+			ns->pid = task->tgid;
+	}
 	return 0;
 }
+
+/* For the generated Rust types alone. */
+enum tcp_role wire_role;
+enum tcp_reason wire_reason;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -72,13 +72,24 @@ struct tcp_listener {
 	__u64 backlog;   /* sum of sk_ack_backlog as of `pass` */
 };
 
+/* Why a connect failed: sk_err in the words of a user. */
+enum tcp_reason {
+	REASON_OTHER,
+	REASON_REFUSED,
+	REASON_TIMEOUT,
+	REASON_RESET,
+	REASON_UNREACHABLE,
+	REASON_ABORTED, /* no error: the application closed the socket first */
+	REASON_LOCAL,   /* no error: this host gave up before sending, as when it has no free port */
+	REASON_MAX,
+};
+
 struct tcp_failure_key {
 	struct tcp_who who;
 	__u8 dst_ip[16];
 	__u16 dst_port;
-	__u16 error; /* sk_err; 0: the kernel gave up without one */
-	__u8 aborted; /* the application closed the socket first */
-	__u8 pad[3];
+	__u8 reason; /* enum tcp_reason */
+	__u8 pad[5];
 };
 
 struct tcp_failure {
@@ -99,13 +110,20 @@ struct tcp_caller {
 	__u64 connects;
 };
 
-/* Totals over all series ever, per CPU; the daemon holds them against the kernel's own. */
-struct tcp_totals {
-	__u64 connects;  /* CLOSE -> SYN_SENT */
-	__u64 accepts;   /* SYN_RECV -> ESTABLISHED */
-	__u64 retrans;   /* what went into tcp_series.retrans */
-	__u64 untracked; /* closed before anything was known of them: began before the daemon, held by no process */
-	__u64 no_memory; /* no socket storage to be had: not counted at all */
+/* What happened in a network namespace; the daemon holds it against the kernel's own counters of that namespace. */
+struct tcp_namespace {
+	__u64 connects; /* CLOSE -> SYN_SENT */
+	__u64 accepts;  /* SYN_RECV -> ESTABLISHED */
+	__u64 retrans;  /* what went into tcp_series.retrans */
+	__u32 pid;      /* a process that lives there, as of the last walk over open files; 0: none seen yet */
+	__u32 pad;
+};
+
+/* What could not be counted, per CPU. */
+struct tcp_missed {
+	__u64 untracked;  /* closed before anything was known of them: older than the daemon, held by no process */
+	__u64 no_memory;  /* no socket storage to be had */
+	__u64 namespaces; /* no room for another namespace in the audit */
 };
 
 /* What the daemon tells the programs before they are loaded. */
@@ -114,8 +132,6 @@ struct tcp_config {
 	__u8 synack_hook; /* tcp_synack is attached: it counts what children inherit */
 	__u32 pad;
 };
-
-enum { TCP_ERRNO_MAX = 4095 };
 
 _Static_assert(sizeof(struct tcp_series_key) == 64, "tcp_series_key");
 _Static_assert(sizeof(struct tcp_series) == 184, "tcp_series");

@@ -1,0 +1,6 @@
+//! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
+
+pub mod load;
+pub mod own;
+pub mod plan;
+pub mod slots;

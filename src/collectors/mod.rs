@@ -1,0 +1,131 @@
+//! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
+
+pub mod tcp;
+
+use std::time::Duration;
+
+use libbpf_rs::OpenObject;
+use serde::{Deserialize, Serialize};
+use std::mem::MaybeUninit;
+use thiserror::Error;
+use typed_arena::Arena;
+
+use crate::bpf::load::LoadError;
+use crate::bpf::plan::Hook;
+use crate::kernel::Kernel;
+use crate::snapshot::{Descriptor, Family};
+use crate::status::{HookReport, MapReport, ProgramReport};
+
+/// Every collector there is, in the order in which it is shown.
+pub const ALL: &[&Spec] = &[&tcp::SPEC];
+
+/// A section for each collector, owned by it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// TCP connections.
+    pub tcp: tcp::Config,
+}
+
+/// What a collector is, before it runs.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its noun.
+    pub name: &'static str,
+    /// One line on what it shows.
+    pub summary: &'static str,
+    /// What it hangs on.
+    pub hooks: &'static [Hook],
+    /// What it can show.
+    pub families: &'static [&'static Descriptor],
+    /// Loads and attaches it; nothing stays attached on error.
+    pub start: Start,
+}
+
+/// Loads and attaches a collector. What it returns lives as long as the objects.
+pub type Start = for<'a> fn(&Setup<'_>, &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError>;
+
+/// Where BPF objects live: on the stack of the one thread that owns everything BPF.
+pub type Objects = Arena<MaybeUninit<OpenObject>>;
+
+/// What a collector may know when it starts.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The host.
+    pub kernel: &'a Kernel,
+    /// The sections of all collectors; each takes its own.
+    pub config: &'a Config,
+    /// Bounds that hold for all.
+    pub limits: Limits,
+}
+
+/// Bounds that hold for all collectors.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most label sets of a family.
+    pub max_series: u32,
+    /// How long a series stays that nothing happens to.
+    pub idle_ttl: Duration,
+}
+
+/// A collector that runs. It is dropped to stop it: its programs are then detached.
+pub trait Collector {
+    /// Reads the kernel's counters. `now_ns` is CLOCK_MONOTONIC. Families without samples are left out by the caller.
+    ///
+    /// # Errors
+    /// If the kernel does not answer; what was collected before stays as it was.
+    fn collect(&mut self, now_ns: u64) -> Result<Vec<Family>, CollectError>;
+
+    /// Housekeeping at each interval, after a collection.
+    ///
+    /// # Errors
+    /// As for [`Collector::collect`].
+    fn tick(&mut self, now_ns: u64) -> Result<(), CollectError>;
+
+    /// What it hangs on, and what it does without.
+    fn hooks(&self) -> Vec<HookReport>;
+
+    /// What is missing for want of a hook; empty if nothing is.
+    fn missing(&self) -> String;
+
+    /// Its programs and what they have cost.
+    fn programs(&self) -> Vec<ProgramReport>;
+
+    /// Its maps.
+    fn maps(&self) -> Vec<MapReport>;
+
+    /// How often something was counted in `other`, by the families that this concerns.
+    fn folded(&self) -> Vec<(&'static Descriptor, u64)>;
+
+    /// Its totals beside the kernel's own, since start.
+    fn audit(&mut self) -> Vec<Audit>;
+}
+
+/// A total of the kernel and ours for the same thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audit {
+    /// What is counted.
+    pub counter: &'static str,
+    /// By the kernel.
+    pub kernel: u64,
+    /// By us.
+    pub counted: u64,
+}
+
+/// Why a collection came to nothing.
+#[derive(Debug, Error)]
+#[error("{context}: {source}")]
+pub struct CollectError {
+    context: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl CollectError {
+    /// For `map_err`: says what was being done.
+    pub fn during<E>(context: &'static str) -> impl Fn(E) -> CollectError
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| CollectError { context, source: source.into() }
+    }
+}

@@ -1,0 +1,243 @@
+//! Runs the collectors, one after another on one thread, and makes a snapshot of what they find and of how they fare.
+
+mod own;
+mod process;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use crate::bpf::load::LoadError;
+use crate::bpf::own::RunStatistics;
+use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
+use crate::histogram::{Bound, Histogram};
+use crate::sampler::{SampleError, Source};
+use crate::snapshot::{Descriptor, Family, Snapshot};
+use crate::status::{ModuleReport, Status};
+
+/// What the engine needs beside the collectors' own configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names of the collectors to run.
+    pub modules: Vec<String>,
+    /// Name of the node.
+    pub node: Arc<str>,
+    /// The bucket boundaries that text formats show.
+    pub bounds: Arc<[Bound]>,
+}
+
+/// Why the engine does not run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// None of the modules that were asked for runs.
+    #[error("no module could be started: {0}")]
+    Nothing(String),
+    /// The thread itself failed.
+    #[error(transparent)]
+    Thread(#[from] SampleError),
+}
+
+/// The collectors and what is remembered of them.
+pub struct Engine<'a> {
+    modules: Vec<Module<'a>>,
+    options: Options,
+    /// While it lives, the kernel measures our programs.
+    _statistics: Option<RunStatistics>,
+    sequence: u64,
+    started: Instant,
+}
+
+/// One collector, running or not.
+struct Module<'a> {
+    spec: &'static Spec,
+    state: State<'a>,
+    /// How long its collections took.
+    durations: Histogram,
+}
+
+enum State<'a> {
+    Running {
+        collector: Box<dyn Collector + 'a>,
+        /// Why the last collection came to nothing; empty if it did not.
+        failure: String,
+    },
+    Ended {
+        status: Status,
+        reason: String,
+    },
+}
+
+impl<'a> Engine<'a> {
+    /// Starts the collectors that were asked for. One that cannot run leaves the others alone.
+    ///
+    /// # Errors
+    /// [`StartError::Nothing`] if none runs.
+    pub fn start(setup: &Setup<'_>, objects: &'a Objects, options: Options) -> Result<Engine<'a>, StartError> {
+        let statistics = RunStatistics::enable()
+            .inspect_err(|error| warn!(%error, "the kernel does not measure our programs"))
+            .ok();
+        let modules: Vec<_> = ALL
+            .iter()
+            .map(|spec| {
+                let wanted = options.modules.iter().any(|name| name == spec.name);
+                let state = if wanted { State::start(spec, setup, objects) } else { State::disabled() };
+                Module { spec, state, durations: Histogram::default() }
+            })
+            .collect();
+        let engine = Engine { modules, options, _statistics: statistics, sequence: 0, started: Instant::now() };
+        engine.tally()?;
+        Ok(engine)
+    }
+
+    /// One line for each module that was asked for; an error if none of them runs.
+    fn tally(&self) -> Result<(), StartError> {
+        let mut reasons = Vec::new();
+        for module in &self.modules {
+            let report = module.report();
+            match report.status {
+                Status::Running => info!(module = report.name, "running"),
+                Status::Disabled => (),
+                status => {
+                    warn!(module = report.name, %status, reason = report.reason, "not running in full");
+                    reasons.push(format!("{}: {}", report.name, report.reason));
+                }
+            }
+        }
+        let runs = self.modules.iter().any(|module| matches!(module.state, State::Running { .. }));
+        if runs { Ok(()) } else { Err(StartError::Nothing(reasons.join("; "))) }
+    }
+}
+
+impl Source for Engine<'_> {
+    fn collect(&mut self) -> Snapshot {
+        let mut families = Vec::new();
+        for module in &mut self.modules {
+            families.extend(module.collect());
+        }
+        families.retain(|family| !family.samples.is_empty());
+        let modules: Vec<_> = self.modules.iter().map(Module::report).collect();
+        families.extend(own::families(&mut self.modules, &modules, &families));
+        families.retain(|family| !family.samples.is_empty());
+        self.sequence += 1;
+        Snapshot {
+            sequence: self.sequence,
+            taken_at: SystemTime::now(),
+            uptime: self.started.elapsed(),
+            node: Arc::clone(&self.options.node),
+            modules,
+            families,
+            bounds: Arc::clone(&self.options.bounds),
+        }
+    }
+
+    fn tick(&mut self) {
+        for module in &mut self.modules {
+            module.guarded(|collector| collector.tick(monotonic_ns()));
+        }
+    }
+}
+
+impl<'a> State<'a> {
+    fn start(spec: &Spec, setup: &Setup<'_>, objects: &'a Objects) -> State<'a> {
+        match (spec.start)(setup, objects) {
+            Ok(collector) => State::Running { collector, failure: String::new() },
+            Err(error @ LoadError::Unsupported(_)) => {
+                State::Ended { status: Status::Unsupported, reason: error.to_string() }
+            }
+            Err(error @ LoadError::Failed { .. }) => {
+                State::Ended { status: Status::Failed, reason: error.to_string() }
+            }
+        }
+    }
+
+    fn disabled() -> State<'a> {
+        State::Ended { status: Status::Disabled, reason: "not among collector.modules".to_owned() }
+    }
+}
+
+impl<'a> Module<'a> {
+    fn collect(&mut self) -> Vec<Family> {
+        let before = Instant::now();
+        let families = self.guarded(|collector| collector.collect(monotonic_ns()));
+        if families.is_some() {
+            self.durations.record(before.elapsed().as_micros() as u64);
+        }
+        families.unwrap_or_default()
+    }
+
+    /// Lets the collector do something. An error is kept until it succeeds again; after a panic it is done with, as
+    /// nobody knows what state it is in.
+    fn guarded<T, E: ToString>(
+        &mut self,
+        action: impl FnOnce(&mut (dyn Collector + 'a)) -> Result<T, E>,
+    ) -> Option<T> {
+        let State::Running { collector, failure } = &mut self.state else { return None };
+        match catch_unwind(AssertUnwindSafe(|| action(collector.as_mut()))) {
+            Ok(Ok(value)) => {
+                failure.clear();
+                Some(value)
+            }
+            Ok(Err(error)) => {
+                *failure = error.to_string();
+                warn!(module = self.spec.name, error = *failure, "collection failed");
+                None
+            }
+            Err(panic) => {
+                let reason = format!("it panicked: {}", panic_text(panic.as_ref()));
+                error!(module = self.spec.name, reason, "stopped");
+                self.state = State::Ended { status: Status::Failed, reason };
+                None
+            }
+        }
+    }
+
+    fn report(&self) -> ModuleReport {
+        let mut report = ModuleReport {
+            name: self.spec.name,
+            summary: self.spec.summary,
+            status: Status::Running,
+            reason: String::new(),
+            hooks: Vec::new(),
+            programs: Vec::new(),
+            maps: Vec::new(),
+        };
+        match &self.state {
+            State::Running { collector, failure } => {
+                report.hooks = collector.hooks();
+                report.programs = collector.programs();
+                report.maps = collector.maps();
+                report.reason = if failure.is_empty() { collector.missing() } else { failure.clone() };
+                if !report.reason.is_empty() {
+                    report.status = if failure.is_empty() { Status::Degraded } else { Status::Failed };
+                }
+            }
+            State::Ended { status, reason } => {
+                report.status = *status;
+                report.reason = reason.clone();
+            }
+        }
+        report
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match panic.downcast_ref::<&str>() {
+        Some(text) => text,
+        None => panic.downcast_ref::<String>().map_or("without a word", String::as_str),
+    }
+}
+
+/// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads too.
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
+}
+
+/// Every family that there can be, in the order in which it is shown.
+pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
+    ALL.iter().flat_map(|spec| spec.families.iter().copied()).chain(own::descriptors())
+}

@@ -1,0 +1,134 @@
+//! The daemon's own families: how the modules fare, what they cost, and what they missed.
+
+use super::process;
+use super::{Module, State};
+use crate::snapshot::{Descriptor, Family, Kind, Labels, labels};
+use crate::status::{ModuleReport, Status};
+
+const fn family(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Descriptor {
+    Descriptor { name, help, unit, kind, module: "self" }
+}
+
+static STATUS: Descriptor =
+    family("sidecar_module_status", Kind::Gauge, "", "1 for the status that the module is in, 0 for the others.");
+static HOOK: Descriptor = family("sidecar_hook_info", Kind::Gauge, "", "Hooks in use, with their kind.");
+static RUNS: Descriptor = family("sidecar_bpf_runs_total", Kind::Counter, "", "Runs of each of our BPF programs.");
+static RUN_SECONDS: Descriptor = family(
+    "sidecar_bpf_run_seconds_total",
+    Kind::Counter,
+    "seconds",
+    "CPU time of each of our BPF programs, as the kernel measures it.",
+);
+static MAP_ENTRIES: Descriptor = family("sidecar_bpf_map_entries", Kind::Gauge, "", "Entries in our BPF maps.");
+static MAP_BYTES: Descriptor = family(
+    "sidecar_bpf_map_bytes",
+    Kind::Gauge,
+    "bytes",
+    "Kernel memory of our BPF maps, which the resident memory of the process does not show.",
+);
+static MAP_FULL: Descriptor =
+    family("sidecar_bpf_map_full_total", Kind::Counter, "", "How often something found no room in a BPF map.");
+static SERIES: Descriptor = family("sidecar_series", Kind::Gauge, "", "Series that each family has now.");
+static FOLDED: Descriptor = family(
+    "sidecar_series_folded_total",
+    Kind::Counter,
+    "",
+    "How often something was counted in the series `other` because the family was full.",
+);
+static AUDIT_KERNEL: Descriptor = family(
+    "sidecar_audit_kernel_total",
+    Kind::Counter,
+    "",
+    "The kernel's own count since the start, in the network namespaces that processes live in.",
+);
+static AUDIT_COUNTED: Descriptor =
+    family("sidecar_audit_counted_total", Kind::Counter, "", "Our count of what sidecar_audit_kernel_total counts.");
+static COLLECTION: Descriptor =
+    family("sidecar_collection_seconds", Kind::Histogram, "seconds", "Time that each module took to collect.");
+static BUILD: Descriptor = family("sidecar_build_info", Kind::Gauge, "", "Version of the daemon.");
+
+/// All of them and the process's, in the order in which they are shown.
+pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
+    let own = [
+        &STATUS, &HOOK, &RUNS, &RUN_SECONDS, &MAP_ENTRIES, &MAP_BYTES, &MAP_FULL, &SERIES, &FOLDED, &AUDIT_KERNEL,
+        &AUDIT_COUNTED, &COLLECTION, &BUILD,
+    ];
+    own.into_iter().chain(process::ALL.iter().copied())
+}
+
+/// Makes them from the reports and from what the modules found.
+pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[Family]) -> Vec<Family> {
+    let mut status = Family::new(&STATUS);
+    let mut hook = Family::new(&HOOK);
+    let mut runs = Family::new(&RUNS);
+    let mut run_seconds = Family::new(&RUN_SECONDS);
+    let mut map_entries = Family::new(&MAP_ENTRIES);
+    let mut map_bytes = Family::new(&MAP_BYTES);
+    let mut map_full = Family::new(&MAP_FULL);
+    for report in reports {
+        let module = report.name;
+        for one in Status::ALL {
+            let labels = labels([("module", module), ("status", one.as_str())]);
+            status.integer(labels, u64::from(one == report.status));
+        }
+        for used in &report.hooks {
+            if let Some(kind) = used.kind {
+                hook.integer(labels([("module", module), ("hook", used.name), ("kind", kind.as_str())]), 1);
+            }
+        }
+        for program in &report.programs {
+            let labels = labels([("module", module), ("program", &program.name)]);
+            runs.integer(Labels::clone(&labels), program.runs);
+            run_seconds.number(labels, program.run_ns as f64 / 1e9);
+        }
+        for map in &report.maps {
+            let labels = labels([("module", module), ("map", &map.name)]);
+            if let Some(entries) = map.entries {
+                map_entries.integer(Labels::clone(&labels), entries);
+            }
+            if let Some(full) = map.full {
+                map_full.integer(Labels::clone(&labels), full);
+            }
+            map_bytes.integer(labels, map.bytes);
+        }
+    }
+    let mut families = vec![status, hook, runs, run_seconds, map_entries, map_bytes, map_full, series(found)];
+    families.extend(from_modules(modules));
+    families.push(build());
+    families.extend(process::families());
+    families
+}
+
+fn series(found: &[Family]) -> Family {
+    let mut series = Family::new(&SERIES);
+    for family in found {
+        series.integer(labels([("family", family.descriptor.name)]), family.samples.len() as u64);
+    }
+    series
+}
+
+fn from_modules(modules: &mut [Module<'_>]) -> [Family; 4] {
+    let mut folded = Family::new(&FOLDED);
+    let mut kernel = Family::new(&AUDIT_KERNEL);
+    let mut counted = Family::new(&AUDIT_COUNTED);
+    let mut collection = Family::new(&COLLECTION);
+    for module in modules {
+        collection.histogram(labels([("module", module.spec.name)]), module.durations.clone());
+        let State::Running { collector, .. } = &mut module.state else { continue };
+        for (family, times) in collector.folded() {
+            folded.integer(labels([("family", family.name)]), times);
+        }
+        for audit in collector.audit() {
+            let labels = labels([("counter", audit.counter)]);
+            kernel.integer(Labels::clone(&labels), audit.kernel);
+            counted.integer(labels, audit.counted);
+        }
+    }
+    [folded, kernel, counted, collection]
+}
+
+fn build() -> Family {
+    let mut build = Family::new(&BUILD);
+    build.integer(labels([("version", env!("CARGO_PKG_VERSION"))]), 1);
+    build
+}
