@@ -36,7 +36,7 @@ test: ## run everything that proves it works, on this kernel and on one in a vir
 
 .PHONY: test-unit
 test-unit: deps ## run the tests that need no root
-	tests/tier unit $(HOST) cargo test
+	tests/tier unit $(HOST) cargo test --no-fail-fast
 
 .PHONY: test-kernel
 test-kernel: deps ## run the tests of the BPF programs, as root, on this kernel
