@@ -50,6 +50,7 @@ test-e2e: build ## run the tests of the release binary, as root, from outside
 test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."
 	tests/vm/run $(KERNELS)
 
+# The kernel tests are named apart because plain cargo commands leave them out.
 .PHONY: lint
 lint: deps ## check formatting, lints and documentation
 	@scripts/need lint
