@@ -31,9 +31,10 @@ fn build_programs(folder: &Path, out: &Path) -> Result<()> {
         return Ok(());
     }
     // v3: atomics that return the old value. Later ones are unknown to clang 14.
-    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare"]
-        .map(OsString::from)
-        .into();
+    let mut args: Vec<OsString> =
+        ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare"]
+            .map(OsString::from)
+            .into();
     args.push("-Ibpf/include".into());
     args.push(format!("-I{}", folder.display()).into());
     SkeletonBuilder::new()
