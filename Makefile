@@ -6,8 +6,8 @@ export CARGO_TARGET_DIR := target
 HOST := $(shell uname -r)
 TIERS := unit kernel e2e vm
 KERNELS :=
-BASH_SCRIPTS := $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
-BPF_SOURCES := $(shell find bpf -name '*.[ch]')
+SCRIPTS = $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
+BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
 
 .PHONY: help
@@ -59,7 +59,7 @@ lint: deps ## check formatting, lints and documentation
 	cargo clippy --quiet --test kernel -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	clang-format --dry-run -Werror $(BPF_SOURCES)
-	shellcheck $(BASH_SCRIPTS)
+	shellcheck $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## measure what it costs
