@@ -1,18 +1,248 @@
-//! Facts about the host (stand-in).
-#[derive(Debug)]
+//! Facts about the host, probed once. Facts only: what follows from them is decided elsewhere. `None` means that it
+//! could not be told, which is not the same as no.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::Path;
+
+use libbpf_rs::btf::{Btf, BtfKind, BtfType};
+use nix::sys::utsname::uname;
+use nix::time::{ClockId, clock_getres};
+
+/// Types of the running kernel, if it was built with them.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Where security modules speak; empty if securityfs is not mounted.
+const SECURITY: &str = "/sys/kernel/security";
+
+/// What is known of the running kernel and its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernel {
-    pub kprobes: Option<bool>,
+    /// As `uname -r` says.
+    pub release: String,
+    /// Whether the kernel tells its types.
+    pub btf: Option<bool>,
+    /// How much the kernel hides from root.
+    pub lockdown: Option<Lockdown>,
+    /// What manages processes in groups.
+    pub cgroup: Option<Cgroup>,
+    /// Whether tracefs is mounted, without which there are no classic tracepoints.
     pub tracefs: Option<bool>,
+    /// Whether the kernel can put probes into its functions.
+    pub kprobes: Option<bool>,
+    /// Length of a kernel tick (1 / CONFIG_HZ).
     pub tick_ns: u64,
+    /// Those of the wanted names that BTF has.
+    pub names: BTreeSet<String>,
 }
+
+/// Modes of `lockdown(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lockdown {
+    /// Nothing is hidden.
+    None,
+    /// Nothing may change the kernel.
+    Integrity,
+    /// Nor read its memory, which tracing does.
+    Confidentiality,
+}
+
+/// Versions of control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroup {
+    /// The old controllers only.
+    V1,
+    /// The old controllers and the new tree.
+    Hybrid,
+    /// The new tree only.
+    V2,
+}
+
 impl Kernel {
-    pub fn has_tracepoint(&self, _: &str) -> bool {
-        true
+    /// Looks at this host. Of the kernel's types only those are looked up that are `wanted`, and named as BTF names
+    /// them (see [`tracepoint`] and [`iterator`]; functions have their own name): all of them would be megabytes.
+    pub fn probe<S: AsRef<str>>(wanted: impl IntoIterator<Item = S>) -> Kernel {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok();
+        let mounts = mounts.as_deref().map(mounted);
+        let mounted = |kind: &str| Some(mounts.as_ref()?.iter().any(|(_, mounted)| *mounted == kind));
+        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("Linux has had the coarse clock since 2.6.32");
+        Kernel {
+            release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            btf: Path::new(BTF).try_exists().ok(),
+            lockdown: lockdown(),
+            cgroup: mounts.as_deref().and_then(cgroup),
+            tracefs: mounted("tracefs"),
+            kprobes: event_source("kprobe"),
+            tick_ns: tick.tv_nsec() as u64,
+            names: names(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect()),
+        }
     }
-    pub fn has_function(&self, _: &str) -> bool {
-        true
+
+    /// Whether there is a tracepoint with typed arguments.
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.names.contains(&tracepoint(name))
     }
-    pub fn has_iterator(&self, _: &str) -> bool {
-        true
+
+    /// Whether there is a function that can be traced.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Whether there is an iterator over such objects.
+    pub fn has_iterator(&self, name: &str) -> bool {
+        self.names.contains(&iterator(name))
+    }
+}
+
+/// The BTF name of a tracepoint: a typedef of its prototype.
+pub fn tracepoint(name: &str) -> String {
+    format!("btf_trace_{name}")
+}
+
+/// The BTF name of an iterator: the struct that its programs are given.
+pub fn iterator(name: &str) -> String {
+    format!("bpf_iter__{name}")
+}
+
+/// The wanted names that this kernel has, each of the right kind. The types themselves are let go again.
+fn names(wanted: &HashSet<String>) -> BTreeSet<String> {
+    let Ok(btf) = Btf::from_vmlinux() else {
+        return BTreeSet::new();
+    };
+    let all = btf.type_by_kind::<BtfType<'_>>().filter_map(|found| Some((found.kind(), found.name()?.to_str()?)));
+    wanted_of(wanted, all)
+}
+
+fn wanted_of<'a>(wanted: &HashSet<String>, all: impl Iterator<Item = (BtfKind, &'a str)>) -> BTreeSet<String> {
+    let right = |kind: BtfKind, name: &str| match kind {
+        BtfKind::Typedef => name.starts_with(&tracepoint("")),
+        BtfKind::Struct => name.starts_with(&iterator("")),
+        kind => kind == BtfKind::Func,
+    };
+    all.filter(|(kind, name)| right(*kind, name) && wanted.contains(*name)).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn lockdown() -> Option<Lockdown> {
+    match fs::read_to_string(Path::new(SECURITY).join("lockdown")) {
+        Ok(text) => lockdown_mode(&text),
+        // Other security modules speak and this one does not: the kernel was built without it.
+        Err(_) if fs::read_dir(SECURITY).is_ok_and(|mut entries| entries.next().is_some()) => Some(Lockdown::None),
+        Err(_) => None,
+    }
+}
+
+/// The mode in brackets, as in `none [integrity] confidentiality`.
+fn lockdown_mode(text: &str) -> Option<Lockdown> {
+    match text.split_once('[')?.1.split_once(']')?.0 {
+        "none" => Some(Lockdown::None),
+        "integrity" => Some(Lockdown::Integrity),
+        "confidentiality" => Some(Lockdown::Confidentiality),
+        _ => None,
+    }
+}
+
+/// Mount points and file systems of `/proc/<pid>/mountinfo`: the fifth field, and the first one after a lone dash (the
+/// number of fields before that varies).
+fn mounted(mountinfo: &str) -> Vec<(&str, &str)> {
+    fn entry(line: &str) -> Option<(&str, &str)> {
+        let (mount, kind) = line.split_once(" - ")?;
+        Some((mount.split(' ').nth(4)?, kind.split(' ').next()?))
+    }
+    mountinfo.lines().filter_map(entry).collect()
+}
+
+fn cgroup(mounts: &[(&str, &str)]) -> Option<Cgroup> {
+    let has = |kind| mounts.iter().any(|(_, mounted)| *mounted == kind);
+    match (has("cgroup"), has("cgroup2")) {
+        (true, false) => Some(Cgroup::V1),
+        (true, true) => Some(Cgroup::Hybrid),
+        (false, true) => Some(Cgroup::V2),
+        (false, false) => None,
+    }
+}
+
+/// Whether perf can create events of a kind.
+fn event_source(kind: &str) -> Option<bool> {
+    let all = Path::new("/sys/bus/event_source/devices");
+    all.is_dir().then(|| all.join(kind).exists())
+}
+
+impl Lockdown {
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lockdown::None => "none",
+            Lockdown::Integrity => "integrity",
+            Lockdown::Confidentiality => "confidentiality",
+        }
+    }
+}
+
+impl Cgroup {
+    /// Its name in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cgroup::V1 => "v1",
+            Cgroup::Hybrid => "hybrid",
+            Cgroup::V2 => "v2",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "25 30 0:23 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n\
+                      29 25 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n\
+                      34 25 0:12 / /sys/kernel/tracing rw - tracefs tracefs rw\n";
+    const HYBRID: &str = "30 25 0:25 / /sys/fs/cgroup ro shared:8 - tmpfs tmpfs ro\n\
+                          31 30 0:26 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n\
+                          32 30 0:27 / /sys/fs/cgroup/cpu rw shared:10 master:1 - cgroup cgroup rw,cpu\n";
+
+    #[test]
+    fn mounts_are_read_whatever_the_number_of_optional_fields() {
+        let found = mounted(V2);
+        assert_eq!(found, [("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/kernel/tracing", "tracefs")]);
+        assert_eq!(mounted("nonsense\n"), []);
+    }
+
+    #[test]
+    fn the_cgroup_version_follows_from_the_mounts() {
+        assert_eq!(cgroup(&mounted(V2)), Some(Cgroup::V2));
+        assert_eq!(cgroup(&mounted(HYBRID)), Some(Cgroup::Hybrid));
+        assert_eq!(cgroup(&mounted(HYBRID)[2..]), Some(Cgroup::V1));
+        assert_eq!(cgroup(&[]), None);
+    }
+
+    #[test]
+    fn the_lockdown_mode_is_the_one_in_brackets() {
+        assert_eq!(lockdown_mode("[none] integrity confidentiality\n"), Some(Lockdown::None));
+        assert_eq!(lockdown_mode("none [integrity] confidentiality\n"), Some(Lockdown::Integrity));
+        assert_eq!(lockdown_mode("none integrity [confidentiality]\n"), Some(Lockdown::Confidentiality));
+        assert_eq!(lockdown_mode("[later] none\n"), None);
+        assert_eq!(lockdown_mode(""), None);
+    }
+
+    #[test]
+    fn a_name_counts_only_as_the_right_kind_of_type() {
+        let wanted = ["btf_trace_a", "bpf_iter__b", "c", "d"].map(str::to_owned).into();
+        let all = [
+            (BtfKind::Typedef, "btf_trace_a"),
+            (BtfKind::Struct, "bpf_iter__b"),
+            (BtfKind::Func, "c"),
+            (BtfKind::Struct, "d"),
+            (BtfKind::Func, "not_wanted"),
+        ];
+        let kernel = Kernel { names: wanted_of(&wanted, all.into_iter()), ..Kernel::default() };
+        assert!(kernel.has_tracepoint("a") && kernel.has_iterator("b") && kernel.has_function("c"));
+        assert!(!kernel.has_function("d") && !kernel.has_function("not_wanted"));
+    }
+
+    #[test]
+    fn this_host_has_a_name_and_a_tick() {
+        let kernel = Kernel::probe::<&str>([]);
+        assert!(!kernel.release.is_empty());
+        assert!((1_000_000..=10_000_000).contains(&kernel.tick_ns), "{}", kernel.tick_ns);
     }
 }

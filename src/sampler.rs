@@ -102,14 +102,16 @@ fn serve(source: &mut dyn Source, pace: Pace, inbox: &mpsc::Receiver<Request>) {
     let mut last: Option<(Instant, Arc<Snapshot>)> = None;
     let mut next_tick = Instant::now() + pace.interval;
     loop {
-        let request = match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
-            Ok(request) => Some(request),
-            Err(RecvTimeoutError::Timeout) => None,
+        let mut waiting = match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            Ok(request) => vec![request],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        // Before the collection: who asks later wants to know what was true later.
+        waiting.extend(inbox.try_iter());
         let fresh = last.as_ref().filter(|(taken, _)| taken.elapsed() < pace.freshness);
         let snapshot = match fresh {
-            Some((_, snapshot)) if request.is_some() => Arc::clone(snapshot),
+            Some((_, snapshot)) if !waiting.is_empty() => Arc::clone(snapshot),
             _ => {
                 // The source guards its collectors one by one; this is for itself.
                 let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| source.collect())) else { return };
@@ -119,7 +121,7 @@ fn serve(source: &mut dyn Source, pace: Pace, inbox: &mpsc::Receiver<Request>) {
             }
         };
         // A reader that gave up has dropped its end.
-        for reply in request.into_iter().chain(inbox.try_iter()) {
+        for reply in waiting {
             let _ = reply.send(Arc::clone(&snapshot));
         }
         if Instant::now() >= next_tick {

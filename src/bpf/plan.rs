@@ -1,6 +1,6 @@
 //! The attach plan: what a collector wants to hang on, as data, and the pure decision for a given kernel.
 
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::status::{Cost, HookKind, HookReport};
 
 /// One thing to listen to, with the ways to do it: the first that this kernel offers is taken.
@@ -137,11 +137,11 @@ impl Choice {
     }
 }
 
-/// The names that plans ask a kernel's BTF for.
+/// The name by which the kernel's BTF knows what a way hangs on.
 pub fn btf_name(way: &Alternative) -> String {
     match way.kind {
-        HookKind::TpBtf => format!("btf_trace_{}", way.target),
-        HookKind::Iter => format!("bpf_iter__{}", way.target),
+        HookKind::TpBtf => kernel::tracepoint(way.target),
+        HookKind::Iter => kernel::iterator(way.target),
         HookKind::Fentry | HookKind::Kprobe | HookKind::Tracepoint => way.target.to_owned(),
     }
 }

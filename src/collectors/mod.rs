@@ -11,7 +11,7 @@ use thiserror::Error;
 use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
-use crate::bpf::plan::Hook;
+use crate::bpf::plan::{Hook, btf_name};
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
@@ -128,4 +128,10 @@ impl CollectError {
     {
         move |source| CollectError { context, source: source.into() }
     }
+}
+
+/// What the plans of all collectors ask a kernel's BTF for.
+pub fn btf_names() -> Vec<String> {
+    let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives);
+    ways.map(btf_name).collect()
 }

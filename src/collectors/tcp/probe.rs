@@ -109,7 +109,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         pass_link,
         walk_link,
         _hooks: hooks,
-        pacer: Pacer::default(),
+        pacer: Pacer::new(monotonic_ns()),
         auditor: Auditor::default(),
         carried: 0,
         skel,

@@ -1,0 +1,235 @@
+//! `ebpf-sidecar check`: what this host supports, before anything is loaded.
+
+use std::fmt;
+
+use caps::CapsHashSet;
+use serde_json::{Map, Value, json};
+
+use crate::kernel::{Cgroup, Kernel, Lockdown};
+use crate::privileges::{self, Missing};
+use crate::status::{self, Cost, Health, HookKind, HookReport, ModuleReport, Status};
+
+/// All that the verdict rests on.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The host.
+    pub kernel: &'a Kernel,
+    /// Capabilities that the process lacks.
+    pub missing: Option<Missing>,
+    /// What will be less good with the capabilities that it has.
+    pub note: Option<&'static str>,
+    /// Each module, with the hooks that it would use.
+    pub modules: &'a [ModuleReport],
+}
+
+/// Exit code of the command: 0 if every wanted module is fully available, 1 if less is, 2 if the daemon cannot run.
+pub fn verdict(report: &Report<'_>) -> u8 {
+    if report.missing.is_some() || report.kernel.btf == Some(false) {
+        return 2;
+    }
+    match status::health(report.modules) {
+        Health::Healthy => 0,
+        Health::Degraded => 1,
+        Health::Unhealthy => 2,
+    }
+}
+
+/// The verdict in words, and the first reason for it.
+fn conclusion(report: &Report<'_>) -> String {
+    match (verdict(report), &report.missing) {
+        (0, _) => "everything is available".to_owned(),
+        (1, _) => "it runs, with less than everything".to_owned(),
+        (_, Some(missing)) => format!("it cannot run: {missing}"),
+        (_, None) if report.kernel.btf == Some(false) => {
+            "it cannot run: the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned()
+        }
+        _ => "it cannot run: no module is available".to_owned(),
+    }
+}
+
+/// The facts about the host; null where it could not be told.
+fn facts(kernel: &Kernel) -> [(&'static str, Value); 6] {
+    [
+        ("kernel", json!(kernel.release)),
+        ("btf", json!(kernel.btf)),
+        ("lockdown", json!(kernel.lockdown.map(Lockdown::as_str))),
+        ("cgroup", json!(kernel.cgroup.map(Cgroup::as_str))),
+        ("tracefs", json!(kernel.tracefs)),
+        ("kprobes", json!(kernel.kprobes)),
+    ]
+}
+
+/// A fact for people.
+fn in_words(fact: &Value) -> &str {
+    match fact {
+        Value::Bool(true) => "yes",
+        Value::Bool(false) => "no",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+impl<'a> Report<'a> {
+    /// From what was found: the host, what the process may do, and what each module would use.
+    pub fn new(kernel: &'a Kernel, held: &CapsHashSet, modules: &'a [ModuleReport]) -> Self {
+        Report { kernel, missing: privileges::require(held).err(), note: privileges::note(held), modules }
+    }
+
+    /// For machines.
+    pub fn to_json(&self) -> Value {
+        let host: Map<_, _> = facts(self.kernel).map(|(name, fact)| (name.to_owned(), fact)).into_iter().collect();
+        json!({
+            "verdict": match verdict(self) { 0 => "available", 1 => "degraded", _ => "unavailable" },
+            "conclusion": conclusion(self),
+            "host": host,
+            "capabilities": {
+                "missing": self.missing.as_ref().map(Missing::names).unwrap_or_default(),
+                "note": self.note,
+            },
+            "modules": self.modules.iter().map(module).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn module(module: &ModuleReport) -> Value {
+    json!({
+        "name": module.name,
+        "summary": module.summary,
+        "status": module.status.as_str(),
+        "reason": module.reason,
+        "hooks": module.hooks.iter().map(hook).collect::<Vec<_>>(),
+    })
+}
+
+fn hook(hook: &HookReport) -> Value {
+    json!({
+        "name": hook.name,
+        "kind": hook.kind.map(HookKind::as_str),
+        "cost": hook.cost.as_str(),
+        "reason": hook.reason,
+    })
+}
+
+/// For people.
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, fact) in facts(self.kernel) {
+            writeln!(f, "{name:<14}{}", in_words(&fact))?;
+        }
+        let lacking = self.missing.as_ref().map(|missing| format!("lacking {}", missing.names().join(" and ")));
+        writeln!(f, "{:<14}{}", "capabilities", lacking.as_deref().unwrap_or("sufficient"))?;
+        if let Some(note) = self.note {
+            writeln!(f, "{:<14}{note}", "")?;
+        }
+        for module in self.modules {
+            writeln!(f)?;
+            writeln!(f, "{:<14}{}{}", module.name, module.status, because(&module.reason))?;
+            if module.status != Status::Disabled {
+                module.hooks.iter().try_for_each(|hook| row(f, hook))?;
+            }
+        }
+        writeln!(f)?;
+        writeln!(f, "{}", conclusion(self))
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, hook: &HookReport) -> fmt::Result {
+    let kind = hook.kind.map_or("absent", HookKind::as_str);
+    let price = match (hook.kind, hook.cost) {
+        (Some(_), Cost::System) => "; it taxes unrelated work of the whole machine",
+        _ => "",
+    };
+    writeln!(f, "  {kind:<12}{}{}{price}", hook.name, because(&hook.reason))
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use caps::Capability;
+
+    use super::*;
+
+    fn of(status: Status) -> ModuleReport {
+        let reason = if status == Status::Running { "" } else { "no iterator tcp" };
+        ModuleReport {
+            name: "tcp",
+            summary: "TCP connections",
+            status,
+            reason: reason.to_owned(),
+            hooks: vec![
+                HookReport {
+                    name: "inet_sock_set_state",
+                    kind: Some(HookKind::TpBtf),
+                    cost: Cost::Event,
+                    reason: String::new(),
+                },
+                HookReport { name: "tcp", kind: None, cost: Cost::Event, reason: "no iterator tcp".to_owned() },
+            ],
+            programs: vec![],
+            maps: vec![],
+        }
+    }
+
+    fn host() -> Kernel {
+        Kernel {
+            release: "6.1.0".to_owned(),
+            btf: Some(true),
+            lockdown: Some(Lockdown::None),
+            cgroup: Some(Cgroup::V2),
+            tracefs: Some(false),
+            ..Kernel::default()
+        }
+    }
+
+    fn report<'a>(kernel: &'a Kernel, modules: &'a [ModuleReport]) -> Report<'a> {
+        let held = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
+        Report::new(kernel, &held.into_iter().collect(), modules)
+    }
+
+    #[test]
+    fn the_verdict_is_what_the_worst_obstacle_leaves() {
+        let host = host();
+        assert_eq!(verdict(&report(&host, &[of(Status::Running), of(Status::Disabled)])), 0);
+        assert_eq!(verdict(&report(&host, &[of(Status::Running), of(Status::Unsupported)])), 1);
+        assert_eq!(verdict(&report(&host, &[of(Status::Degraded)])), 1);
+        assert_eq!(verdict(&report(&host, &[of(Status::Unsupported)])), 2);
+        assert_eq!(verdict(&report(&host, &[])), 2);
+
+        let without_btf = Kernel { btf: Some(false), ..host.clone() };
+        assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
+
+        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), &[of(Status::Running)])), 2);
+    }
+
+    #[test]
+    fn people_read_a_table() {
+        let expected = "\
+kernel        6.1.0
+btf           yes
+lockdown      none
+cgroup        v2
+tracefs       no
+kprobes       unknown
+capabilities  sufficient
+
+tcp           degraded: no iterator tcp
+  tp_btf      inet_sock_set_state
+  absent      tcp: no iterator tcp
+
+it runs, with less than everything
+";
+        assert_eq!(report(&host(), &[of(Status::Degraded)]).to_string(), expected);
+    }
+
+    #[test]
+    fn machines_are_told_what_is_not_known() {
+        let (host, modules) = (host(), [of(Status::Degraded)]);
+        let json = report(&host, &modules).to_json();
+        assert_eq!(json["verdict"], "degraded");
+        assert_eq!(json["host"]["kprobes"], Value::Null);
+        assert_eq!(json["modules"][0]["hooks"][0]["kind"], "tp_btf");
+        assert_eq!(json["modules"][0]["hooks"][1]["kind"], Value::Null);
+    }
+}

@@ -1,0 +1,79 @@
+//! What is allowed beyond the right type.
+
+use std::time::Duration;
+
+use super::error::Refused;
+use super::{Collector, Config, Metrics};
+use crate::collectors;
+use crate::histogram::Bound;
+
+/// More often than this, the ticks would cost more than what they look after.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+const MOST_SERIES: u32 = 1_000_000;
+
+/// Each boundary is a line of text for each series of a histogram.
+const MOST_BUCKETS: usize = 64;
+
+/// # Errors
+/// [`Refused`] for the first value that is not allowed.
+pub fn check(config: &Config) -> Result<(), Refused> {
+    config.server.validate().map_err(|invalid| Refused { key: invalid.key, allowed: invalid.problem })?;
+    collector(&config.collector)?;
+    metrics(&config.metrics, config.collector.interval)
+}
+
+fn collector(collector: &Collector) -> Result<(), Refused> {
+    if collector.interval < SHORTEST_INTERVAL {
+        return refuse("collector.interval", format!("it must be at least {}", human(SHORTEST_INTERVAL)));
+    }
+    let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
+    let known = || names.join(", ");
+    // An empty list is more likely a template that was not filled in than the wish to watch nothing.
+    if collector.modules.is_empty() {
+        return refuse("collector.modules", format!("name at least one of {}", known()));
+    }
+    for (position, module) in collector.modules.iter().enumerate() {
+        if !names.contains(&module.as_str()) {
+            return refuse("collector.modules", format!("there is no module {module}; there are {}", known()));
+        }
+        if collector.modules[..position].contains(module) {
+            return refuse("collector.modules", format!("{module} is named twice"));
+        }
+    }
+    Ok(())
+}
+
+fn metrics(metrics: &Metrics, interval: Duration) -> Result<(), Refused> {
+    if !(1..=MOST_SERIES).contains(&metrics.max_series) {
+        return refuse("metrics.max_series", format!("expected a whole number from 1 to {MOST_SERIES}"));
+    }
+    if metrics.idle_ttl < interval {
+        let allowed = format!("it must be at least collector.interval, which is {}", human(interval));
+        return refuse("metrics.idle_ttl", allowed);
+    }
+    let buckets = &metrics.histogram_buckets;
+    if buckets.len() > MOST_BUCKETS {
+        return refuse(
+            "metrics.histogram_buckets",
+            format!("expected at most {MOST_BUCKETS}, found {}", buckets.len()),
+        );
+    }
+    for &bucket in buckets {
+        if let Err(not_recorded) = Bound::new(bucket) {
+            return refuse("metrics.histogram_buckets", not_recorded.to_string());
+        }
+    }
+    if let Some(pair) = buckets.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return refuse("metrics.histogram_buckets", format!("they must ascend, and {} follows {}", pair[1], pair[0]));
+    }
+    Ok(())
+}
+
+fn refuse(key: &'static str, allowed: String) -> Result<(), Refused> {
+    Err(Refused { key: key.to_owned(), allowed })
+}
+
+fn human(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
+}

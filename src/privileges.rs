@@ -1,0 +1,90 @@
+//! What the process may do, and what it would need.
+
+use std::fmt;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use thiserror::Error;
+
+/// What loading and attaching takes. `CAP_SYS_ADMIN` stands for both, as it did before Linux 5.8 split them off.
+const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
+
+/// The capabilities that are missing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct Missing(Vec<Capability>);
+
+impl Missing {
+    /// Their names, such as `CAP_BPF`.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.names();
+        let short: Vec<_> = names.iter().map(|name| name.trim_start_matches("CAP_")).collect();
+        write!(
+            f,
+            "missing {}: run as root, or `setcap {}=ep` the binary, or in Kubernetes set \
+             securityContext.capabilities.add: [{}]",
+            names.join(" and "),
+            names.join(",").to_lowercase(),
+            short.join(", ")
+        )
+    }
+}
+
+/// What the process effectively holds.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn held() -> Result<CapsHashSet, caps::errors::CapsError> {
+    caps::read(None, CapSet::Effective)
+}
+
+/// Whether that is enough to run.
+///
+/// # Errors
+/// [`Missing`] if it is not.
+pub fn require(held: &CapsHashSet) -> Result<(), Missing> {
+    let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !held.contains(needed)).collect();
+    if missing.is_empty() || held.contains(&Capability::CAP_SYS_ADMIN) { Ok(()) } else { Err(Missing(missing)) }
+}
+
+/// What will be less good with these capabilities, though it runs.
+pub fn note(held: &CapsHashSet) -> Option<&'static str> {
+    (!held.contains(&Capability::CAP_SYS_PTRACE))
+        .then_some("without CAP_SYS_PTRACE, processes of other users may go unnamed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn require_of(held: &[Capability]) -> Result<(), String> {
+        require(&held.iter().copied().collect()).map_err(|missing| missing.to_string())
+    }
+
+    #[test]
+    fn both_or_the_old_one_for_both() {
+        use Capability::*;
+        assert_eq!(require_of(&[CAP_BPF, CAP_PERFMON]), Ok(()));
+        assert_eq!(require_of(&[CAP_SYS_ADMIN]), Ok(()));
+    }
+
+    #[test]
+    fn the_message_says_how_to_grant_what_is_missing() {
+        assert_eq!(
+            require_of(&[Capability::CAP_NET_ADMIN]).unwrap_err(),
+            "missing CAP_BPF and CAP_PERFMON: run as root, or `setcap cap_bpf,cap_perfmon=ep` the binary, or in \
+             Kubernetes set securityContext.capabilities.add: [BPF, PERFMON]"
+        );
+        assert!(require_of(&[Capability::CAP_BPF]).unwrap_err().starts_with("missing CAP_PERFMON: "));
+    }
+
+    #[test]
+    fn ptrace_is_only_noted() {
+        assert!(note(&CapsHashSet::new()).is_some());
+        assert!(note(&[Capability::CAP_SYS_PTRACE].into_iter().collect()).is_none());
+    }
+}

@@ -1,0 +1,49 @@
+//! When to stop.
+
+use std::future::Future;
+use std::io;
+use std::process;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Waits for a request to stop and tells its name. Signals count from the call on, not from the first poll, so that
+/// none is lost while the daemon starts. A second request ends the process at once: whoever asks twice does not want
+/// to wait for the first.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+pub fn requested() -> io::Result<impl Future<Output = &'static str>> {
+    // Sent by Kubernetes, container runtimes and systemd.
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Sent by the terminal on Ctrl-C.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = either(&mut terminate, &mut interrupt).await;
+        tokio::spawn(async move {
+            either(&mut terminate, &mut interrupt).await;
+            process::exit(1);
+        });
+        name
+    })
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_before_the_first_look_is_not_lost() {
+        let stop = requested().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(stop.await, "SIGTERM");
+    }
+}

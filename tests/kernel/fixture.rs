@@ -1,0 +1,267 @@
+//! What the kernel tests stand on: a running engine to ask, networks that undo themselves, and workloads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup};
+use ebpf_sidecar::engine::{Engine, Options, StartError};
+use ebpf_sidecar::histogram::Histogram;
+use ebpf_sidecar::kernel::Kernel;
+use ebpf_sidecar::sampler::{Pace, Sampler};
+use ebpf_sidecar::snapshot::{Snapshot, Value};
+use nix::sched::{CloneFlags, setns};
+
+/// The collectors at work in this process, without servers.
+pub struct Sidecar {
+    sampler: Option<Sampler>,
+    thread: Option<JoinHandle<()>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// How a test wants it.
+pub struct Wish {
+    pub config: Config,
+    pub max_series: u32,
+    pub idle_ttl: Duration,
+    pub interval: Duration,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Wish {
+            config: Config::default(),
+            max_series: 10_000,
+            idle_ttl: Duration::from_secs(300),
+            interval: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Sidecar {
+    pub fn start(wish: Wish) -> Sidecar {
+        let pace = Pace { freshness: Duration::ZERO, interval: wish.interval };
+        let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
+            let kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
+            let setup = Setup { kernel: &kernel, config: &wish.config, limits };
+            let options = Options {
+                modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name.to_owned()).collect(),
+                node: Arc::from("test"),
+                bounds: Arc::from([]),
+            };
+            let objects = Objects::new();
+            serve(&mut Engine::start(&setup, &objects, options)?);
+            Ok(())
+        });
+        let (sampler, thread) = spawned.unwrap_or_else(|error| panic!("the engine does not start: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        Sidecar { sampler: Some(sampler), thread: Some(thread), runtime }
+    }
+
+    pub fn snapshot(&self) -> Metrics {
+        let sampler = self.sampler.as_ref().expect("it is running");
+        Metrics(self.runtime.block_on(sampler.snapshot()).expect("a snapshot"))
+    }
+
+    /// Snapshots until `done` holds; the last one either way, so that an assertion can show what was wrong.
+    pub fn until(&self, done: impl Fn(&Metrics) -> bool) -> Metrics {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let metrics = self.snapshot();
+            if done(&metrics) || Instant::now() > deadline {
+                return metrics;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.sampler = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the collection thread ends well");
+        }
+    }
+}
+
+pub struct Metrics(pub Arc<Snapshot>);
+
+impl Metrics {
+    fn values<'a>(&'a self, family: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Value> {
+        let family = self.0.families.iter().filter(move |found| found.descriptor.name == family);
+        let samples = family.flat_map(|family| &family.samples);
+        samples
+            .filter(|sample| {
+                labels.iter().all(|(name, value)| {
+                    sample.labels.iter().any(|(known, found)| known == name && found.as_ref() == *value)
+                })
+            })
+            .map(|sample| &sample.value)
+    }
+
+    /// The sum over the samples of a family that carry these labels.
+    pub fn sum(&self, family: &str, labels: &[(&str, &str)]) -> u64 {
+        let integer = |value: &Value| match value {
+            Value::Integer(value) => *value,
+            other => panic!("{family} is no count: {other:?}"),
+        };
+        self.values(family, labels).map(integer).sum()
+    }
+
+    /// The number of samples of a family that carry these labels.
+    pub fn count(&self, family: &str, labels: &[(&str, &str)]) -> usize {
+        self.values(family, labels).count()
+    }
+
+    pub fn number(&self, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.values(family, labels).find_map(|value| if let Value::Number(value) = value { Some(*value) } else { None })
+    }
+
+    pub fn histogram(&self, family: &str, labels: &[(&str, &str)]) -> Option<Arc<Histogram>> {
+        self.values(family, labels)
+            .find_map(|value| if let Value::Histogram(value) = value { Some(Arc::clone(value)) } else { None })
+    }
+
+    /// Every counter by name and labels, to be compared between snapshots.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counter = |family: &&ebpf_sidecar::snapshot::Family| family.descriptor.name.ends_with("_total");
+        let families = self.0.families.iter().filter(counter);
+        families
+            .flat_map(|family| family.samples.iter().map(|sample| (family.descriptor.name, sample)))
+            .filter_map(|(name, sample)| match sample.value {
+                Value::Integer(value) => Some((format!("{name}{:?}", sample.labels), value)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Runs a program that has to succeed.
+#[track_caller]
+pub fn run(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().expect("a program")).args(words).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{line}: {error}"));
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Two network namespaces joined by a veth pair: `a` has 10.199.0.1 and fd99::1, `b` has .2 and ::2.
+pub struct Network {
+    pub a: String,
+    pub b: String,
+}
+
+const A4: &str = "10.199.0.1";
+pub const B4: &str = "10.199.0.2";
+const A6: &str = "fd99::1";
+pub const B6: &str = "fd99::2";
+
+impl Network {
+    pub fn new() -> Network {
+        let pid = std::process::id();
+        let network = Network { a: format!("sidecar-a-{pid}"), b: format!("sidecar-b-{pid}") };
+        let (a, b) = (&network.a, &network.b);
+        run(&format!("ip netns add {a}"));
+        run(&format!("ip netns add {b}"));
+        run(&format!("ip link add veth0 netns {a} type veth peer name veth0 netns {b}"));
+        for (ns, v4, v6) in [(a, A4, A6), (b, B4, B6)] {
+            run(&format!("ip -n {ns} addr add {v4}/24 dev veth0"));
+            run(&format!("ip -n {ns} addr add {v6}/64 dev veth0 nodad"));
+            run(&format!("ip -n {ns} link set veth0 up"));
+            run(&format!("ip -n {ns} link set lo up"));
+        }
+        network
+    }
+
+    /// Installs nft rules on what comes into a namespace.
+    pub fn filter(&self, ns: &str, rules: &[&str]) {
+        let rules = rules.join("\n");
+        let table = format!("table inet t {{\nchain c {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n");
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", ns, "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("nft is installed");
+        nft.stdin.take().expect("it is piped").write_all(table.as_bytes()).expect("nft reads");
+        assert!(nft.wait().expect("it ends").success(), "nft refuses {table}");
+    }
+
+    /// Does something in a thread that lives in a namespace.
+    pub fn within<T: Send + 'static>(&self, ns: &str, action: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let file = fs::File::open(format!("/run/netns/{ns}")).expect("the namespace is there");
+        thread::spawn(move || {
+            setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+            action()
+        })
+    }
+
+    /// A counter of the kernel's own for a namespace, such as `Tcp`, `RetransSegs`.
+    pub fn kernel_counter(&self, ns: &str, protocol: &'static str, name: &'static str) -> u64 {
+        self.within(ns, move || kernel_counter(protocol, name)).join().expect("it is there")
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for ns in [&self.a, &self.b] {
+            let _ = Command::new("ip").args(["netns", "del", ns]).status();
+        }
+    }
+}
+
+/// From /proc/net/snmp or netstat of the calling thread's network namespace.
+pub fn kernel_counter(protocol: &str, name: &str) -> u64 {
+    let text = ["snmp", "netstat"]
+        .map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts"));
+    let text = text.concat();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let index = names.split_whitespace().position(|known| known == name).expect("a counter of that name");
+    values.split_whitespace().nth(index).expect("its value").parse().expect("a number")
+}
+
+/// Reads to the end, and says how much there was.
+pub fn drain(mut stream: &TcpStream) -> usize {
+    let (mut total, mut buffer) = (0, vec![0; 1 << 16]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return total,
+            Ok(read) => total += read,
+        }
+    }
+}
+
+/// A server on its own thread that answers `reply` bytes after `request` bytes, for each of `connections`, one by one.
+pub fn serve(listener: TcpListener, connections: usize, request: usize, reply: usize) -> JoinHandle<()> {
+    thread::spawn(move || serve_here(&listener, connections, request, reply))
+}
+
+pub fn serve_here(listener: &TcpListener, connections: usize, request: usize, reply: usize) {
+    let (mut received, sent) = (vec![0; request], vec![7; reply]);
+    for _ in 0..connections {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.read_exact(&mut received).expect("the whole request");
+        stream.write_all(&sent).expect("the client reads");
+    }
+}
+
+/// Connects, sends `request` bytes, reads `reply` bytes and the end.
+pub fn exchange(to: SocketAddr, request: usize, reply: usize) {
+    let mut stream = TcpStream::connect(to).expect("somebody listens");
+    stream.write_all(&vec![9; request]).expect("the server reads");
+    assert_eq!(drain(&stream), reply);
+}
+
+/// A listener on a port of the kernel's choice.
+pub fn listen(ip: &str) -> TcpListener {
+    let ip: IpAddr = ip.parse().expect("an address");
+    TcpListener::bind((ip, 0)).expect("a free port")
+}
