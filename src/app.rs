@@ -1,24 +1,157 @@
-//! Stand-in for the composer.
+//! The one composer: from the configuration to a daemon that collects and serves, and back to nothing.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
 
+use crate::bpf::plan::Plan;
+use crate::collectors::{self, Limits, Objects, Setup};
 use crate::config::Config;
+use crate::engine::{Engine, Options, StartError};
+use crate::histogram::Bound;
 use crate::kernel::Kernel;
-use crate::status::ModuleReport;
+use crate::privileges;
+use crate::sampler::{Pace, Sampler};
+use crate::server::{self, BindError, Servers};
+use crate::shutdown;
+use crate::status::{ModuleReport, Status};
 
-/// Why the daemon ended.
+/// How long the collection thread may take to let go of its programs.
+const DETACH: Duration = Duration::from_secs(2);
+
+/// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
+const SERVING_THREADS: usize = 2;
+
+/// Why the daemon did not start, or ended unasked.
 #[derive(Debug, Error)]
-pub enum Error {}
+pub enum Error {
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Nothing can be collected.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The system refused something basic.
+    #[error("{context}: {source}")]
+    System {
+        /// What was being done.
+        context: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The collection thread is gone, and with it everything there was to serve.
+    #[error("the collection thread ended unexpectedly")]
+    CollectorEnded,
+}
+
+impl Error {
+    /// Whether the configuration has to change.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Error::Bind(BindError::File(_)))
+    }
+}
 
 /// What each module would use on this host.
-pub fn plan(_config: &Config, _kernel: &Kernel) -> Vec<ModuleReport> {
-    vec![]
+pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
+    let report = |spec: &&'static collectors::Spec| {
+        let plan = Plan::new(spec.hooks, kernel);
+        let wanted = config.collector.modules.iter().any(|name| name == spec.name);
+        let (status, reason) = match plan.check() {
+            _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),
+            Err(missing) => (Status::Unsupported, missing.to_string()),
+            Ok(()) if plan.missing().is_empty() => (Status::Running, String::new()),
+            Ok(()) => (Status::Degraded, plan.missing()),
+        };
+        let (name, summary) = (spec.name, spec.summary);
+        ModuleReport { name, summary, status, reason, hooks: plan.reports(), programs: Vec::new(), maps: Vec::new() }
+    };
+    collectors::ALL.iter().map(report).collect()
 }
 
 /// Runs until asked to stop.
 ///
 /// # Errors
-/// None yet.
-pub fn run(_config: Config) -> Result<(), Error> {
-    Ok(())
+/// If it cannot start, or the collection thread ends by itself.
+pub fn run(config: Config) -> Result<(), Error> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(SERVING_THREADS)
+        .on_thread_start(privileges::drop_unneeded)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start threads"))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Error> {
+    let asked = shutdown::requested().map_err(system("cannot listen for signals"))?;
+    let servers = Servers::bind(&config.server, server::Limits::default()).await?;
+    let (http, grpc) = (servers.http_address(), servers.grpc_address());
+    let interval = config.collector.interval;
+
+    let (ending, mut ended) = oneshot::channel();
+    let (sampler, collector) = start_collecting(config, ending)?;
+    privileges::drop_unneeded();
+    info!(%http, %grpc, "serving");
+
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(servers.serve(sampler, interval, stopped));
+    let outcome = tokio::select! {
+        signal = asked => {
+            info!(signal, "stopping");
+            Ok(())
+        }
+        _ = &mut ended => Err(Error::CollectorEnded),
+    };
+    // Nobody listens any more if serving has ended by itself.
+    let _ = stop.send(true);
+    if let Err(error) = serving.await {
+        error!(%error, "serving failed");
+    }
+    detach(collector);
+    outcome
+}
+
+/// Starts the collection thread. `ending` is dropped when it ends, however that comes.
+fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Sampler, JoinHandle<()>), StartError> {
+    let pace = Pace { freshness: config.collector.freshness, interval: config.collector.interval };
+    Sampler::spawn(pace, move |serve| {
+        let _ending = ending;
+        let kernel = Kernel::probe(collectors::btf_names());
+        let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
+        let setup = Setup { kernel: &kernel, config: &config.collector.sections, limits };
+        let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
+        let options = Options {
+            modules: config.collector.modules.clone(),
+            node: Arc::from(config.node.name.as_str()),
+            bounds: bounds.collect::<Result<_, _>>().expect("the configuration was checked"),
+        };
+        let objects = Objects::new();
+        let mut engine = Engine::start(&setup, &objects, options)?;
+        privileges::drop_unneeded();
+        serve(&mut engine);
+        Ok(())
+    })
+}
+
+/// Waits for the programs to be detached. The kernel does it anyway when the process ends.
+fn detach(collector: JoinHandle<()>) {
+    let deadline = Instant::now() + DETACH;
+    while !collector.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    if collector.is_finished() {
+        info!("stopped");
+    } else {
+        warn!("a collection hangs; leaving it to the kernel to detach the programs");
+    }
+}
+
+fn system(context: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { context, source }
 }

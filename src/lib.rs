@@ -7,6 +7,7 @@ pub mod cli;
 pub mod collectors;
 pub mod config;
 pub mod engine;
+pub mod exposition;
 pub mod histogram;
 pub mod kernel;
 pub mod privileges;

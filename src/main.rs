@@ -62,6 +62,7 @@ fn exit_code(error: &Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => 2,
         error if error.is::<Missing>() => 3,
+        error if error.downcast_ref().is_some_and(app::Error::is_configuration) => 2,
         _ => 1,
     }
 }

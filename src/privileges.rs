@@ -4,9 +4,14 @@ use std::fmt;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
+use tracing::warn;
 
 /// What loading and attaching takes. `CAP_SYS_ADMIN` stands for both, as it did before Linux 5.8 split them off.
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
+
+/// What running takes once everything is attached: maps and iterators, and a look at other users' processes.
+const KEPT: [Capability; 4] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 
 /// The capabilities that are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,6 +54,22 @@ pub fn held() -> Result<CapsHashSet, caps::errors::CapsError> {
 pub fn require(held: &CapsHashSet) -> Result<(), Missing> {
     let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !held.contains(needed)).collect();
     if missing.is_empty() || held.contains(&Capability::CAP_SYS_ADMIN) { Ok(()) } else { Err(Missing(missing)) }
+}
+
+/// Gives up, for the calling thread and those that it will start, what is of no use once everything is attached. Where
+/// `CAP_SYS_ADMIN` stands for what is needed, it stays.
+pub fn drop_unneeded() {
+    let Ok(permitted) = caps::read(None, CapSet::Permitted) else { return };
+    let split = NEEDED.iter().all(|needed| permitted.contains(needed));
+    let kept: CapsHashSet = permitted
+        .into_iter()
+        .filter(|held| KEPT.contains(held) || (!split && *held == Capability::CAP_SYS_ADMIN))
+        .collect();
+    // Effective first: it may not exceed what is permitted.
+    let dropped = [CapSet::Effective, CapSet::Permitted].into_iter().try_for_each(|set| caps::set(None, set, &kept));
+    if let Err(error) = dropped {
+        warn!(%error, "cannot drop capabilities");
+    }
 }
 
 /// What will be less good with these capabilities, though it runs.

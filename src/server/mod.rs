@@ -1,111 +1,184 @@
-//! Stand-in for the configuration types of the servers.
+//! The two listeners and what they share. Sockets are bound before anything else starts, so that a port in use is an
+//! error at once; serving begins later and ends when the connections have drained.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+pub mod grpc;
+mod health;
+pub mod http;
+mod listen;
+mod tls;
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
 
-/// Both listeners.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+use crate::sampler::{SampleError, Sampler};
+use crate::snapshot::Snapshot;
+use health::Probe;
+pub use listen::Limits;
+use listen::Listener;
+pub use tls::Config as TlsConfig;
+
+/// Section `server` of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
 pub struct Config {
-    /// gRPC.
+    /// The gRPC server.
     pub grpc: grpc::Config,
-    /// HTTP.
+    /// The HTTP server.
     pub http: http::Config,
 }
 
-/// A value that cannot work.
-#[derive(Debug)]
+/// A value that cannot work, and under which key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{key}: {problem}")]
 pub struct Invalid {
-    /// The key.
+    /// The key in full, such as `server.http.metrics_path`.
     pub key: String,
-    /// What is wrong.
+    /// What is wrong, and what is allowed.
     pub problem: String,
 }
 
+/// Why the servers cannot start.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Listen {
+        /// The key that names the port.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file that the configuration names cannot be used.
+    #[error(transparent)]
+    File(#[from] Invalid),
+}
+
+/// Both servers, with their addresses taken and nobody answering yet.
+#[derive(Debug)]
+pub struct Servers {
+    http: Listener,
+    grpc: Listener,
+    settings: http::Settings,
+}
+
+/// What the servers answer from.
+#[derive(Debug)]
+struct Context {
+    sampler: Sampler,
+    probe: Probe,
+    /// Encoding a large snapshot keeps a core busy: only as many at a time as there are.
+    encoders: Semaphore,
+}
+
+/// Snapshots of fewer series are encoded where they are asked for: handing them over would take longer.
+const SMALL: usize = 1000;
+
 impl Config {
-    /// Checks.
+    /// Checks what types alone cannot.
     ///
     /// # Errors
-    /// None here.
+    /// The first value that cannot work.
     pub fn validate(&self) -> Result<(), Invalid> {
+        self.http.validate("server.http")?;
+        self.grpc.tls.validate("server.grpc.tls")?;
+        let (http, grpc) = (&self.http, &self.grpc);
+        let same_address =
+            http.address == grpc.address || http.address.is_unspecified() || grpc.address.is_unspecified();
+        if same_address && http.port == grpc.port && http.port != 0 {
+            let problem = format!("{} is the port of server.grpc too; each needs its own", http.port);
+            return Err(Invalid { key: "server.http.port".into(), problem });
+        }
         Ok(())
     }
 }
 
-/// Files of a TLS listener.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// Certificate chain.
-    pub cert_file: Option<PathBuf>,
-    /// Its key.
-    pub key_file: Option<PathBuf>,
-    /// Whose clients are let in.
-    pub client_ca_file: Option<PathBuf>,
+impl Servers {
+    /// Takes the addresses and reads certificates and tokens.
+    ///
+    /// # Errors
+    /// If an address is in use or a file cannot be used; the error names the key.
+    pub async fn bind(config: &Config, limits: Limits) -> Result<Servers, BindError> {
+        let Config { grpc, http } = config;
+        config.validate()?;
+        let settings = http::Settings::load(http)?;
+        let http_tls = tls::acceptor(&http.tls, "server.http.tls", &[b"http/1.1"])?;
+        let grpc_tls = tls::acceptor(&grpc.tls, "server.grpc.tls", &[b"h2"])?;
+        Ok(Servers {
+            http: Listener::bind(
+                "server.http.port",
+                (http.address, http.port).into(),
+                http_tls,
+                http::GREETING,
+                limits,
+            )
+            .await?,
+            grpc: Listener::bind(
+                "server.grpc.port",
+                (grpc.address, grpc.port).into(),
+                grpc_tls,
+                grpc::GREETING,
+                limits,
+            )
+            .await?,
+            settings,
+        })
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.address()
+    }
+
+    /// Answers until `stop` becomes true or its sender is gone, then drains: streams end with UNAVAILABLE, requests
+    /// that have begun are finished, for as long as [`Limits::drain`] allows.
+    pub async fn serve(self, sampler: Sampler, stream_interval: Duration, stop: watch::Receiver<bool>) {
+        let context = Arc::new(Context::new(sampler));
+        tokio::join!(
+            http::serve(self.http, self.settings, Arc::clone(&context), stop.clone()),
+            grpc::serve(self.grpc, context, stream_interval, stop),
+        );
+    }
 }
 
-/// gRPC.
-pub mod grpc {
-    use super::*;
-
-    /// Settings.
-    #[derive(Debug, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub struct Config {
-        /// Address.
-        pub address: IpAddr,
-        /// Port.
-        pub port: u16,
-        /// TLS.
-        pub tls: Tls,
+impl Context {
+    fn new(sampler: Sampler) -> Context {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Context { probe: Probe::new(sampler.clone()), sampler, encoders: Semaphore::new(cores) }
     }
 
-    impl Default for Config {
-        fn default() -> Self {
-            Config { address: Ipv4Addr::LOCALHOST.into(), port: 9090, tls: Tls::default() }
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, SampleError> {
+        self.sampler.snapshot().await
+    }
+
+    /// Runs an encoder, away from the threads that serve connections if it will take long.
+    async fn encode<T, F>(&self, snapshot: Arc<Snapshot>, encoder: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Snapshot>) -> T + Send + 'static,
+    {
+        if snapshot.families.iter().map(|family| family.samples.len()).sum::<usize>() < SMALL {
+            return encoder(&snapshot);
         }
+        let _turn = self.encoders.acquire().await.expect("the semaphore is never closed");
+        tokio::task::spawn_blocking(move || encoder(&snapshot)).await.expect("encoders do not panic")
     }
 }
 
-/// HTTP.
-pub mod http {
-    use super::*;
-
-    /// Settings.
-    #[derive(Debug, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub struct Config {
-        /// Address.
-        pub address: IpAddr,
-        /// Port.
-        pub port: u16,
-        /// Path.
-        pub metrics_path: String,
-        /// TLS.
-        pub tls: Tls,
-        /// Who may ask.
-        pub auth: Auth,
-    }
-
-    /// Settings.
-    #[derive(Debug, Default, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub struct Auth {
-        /// Token.
-        pub bearer_token_file: Option<PathBuf>,
-    }
-
-    impl Default for Config {
-        fn default() -> Self {
-            Config {
-                address: Ipv4Addr::LOCALHOST.into(),
-                port: 8080,
-                metrics_path: "/metrics".to_owned(),
-                tls: Tls::default(),
-                auth: Auth::default(),
-            }
-        }
-    }
+/// Waits for the end.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -1,0 +1,96 @@
+//! The calls of `EBPFMetrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::stream::{self, Subscription};
+use crate::exposition::filter::{Filter, FilterError};
+use crate::exposition::proto as encoder;
+use crate::proto::ebpf_metrics_server::EbpfMetrics;
+use crate::proto::{
+    GetHealthRequest, GetHealthResponse, GetMetricsRequest, GetMetricsResponse, ListModulesRequest,
+    ListModulesResponse, MetricFilter, StreamMetricsRequest, StreamMetricsResponse,
+};
+use crate::sampler::SampleError;
+use crate::server::Context;
+use crate::snapshot::Snapshot;
+
+/// Milliseconds that a client may ask for between the messages of a stream.
+const INTERVAL_MS: std::ops::RangeInclusive<u32> = 100..=3_600_000;
+
+pub(super) struct Service {
+    context: Arc<Context>,
+    stream_interval: Duration,
+    stop: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(super) fn new(context: Arc<Context>, stream_interval: Duration, stop: watch::Receiver<bool>) -> Service {
+        Service { context, stream_interval, stop }
+    }
+
+    /// A snapshot, and the filter checked against it.
+    async fn snapshot(&self, filter: Option<MetricFilter>) -> Result<(Arc<Snapshot>, Filter), Status> {
+        let snapshot = self.context.snapshot().await?;
+        let filter = Filter::new(filter.unwrap_or_default(), &snapshot)?;
+        Ok((snapshot, filter))
+    }
+
+    fn interval(&self, asked_ms: u32) -> Result<Duration, Status> {
+        match asked_ms {
+            0 => Ok(self.stream_interval),
+            ms if INTERVAL_MS.contains(&ms) => Ok(Duration::from_millis(ms.into())),
+            ms => {
+                let (least, most) = INTERVAL_MS.into_inner();
+                Err(Status::invalid_argument(format!("interval_ms: {ms} is not 0 and not from {least} to {most}")))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl EbpfMetrics for Service {
+    type StreamMetricsStream = ReceiverStream<Result<StreamMetricsResponse, Status>>;
+
+    async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
+        let (snapshot, filter) = self.snapshot(request.into_inner().filter).await?;
+        let snapshot = self.context.encode(snapshot, move |snapshot| encoder::snapshot(snapshot, &filter)).await;
+        Ok(Response::new(GetMetricsResponse { snapshot: Some(snapshot) }))
+    }
+
+    async fn stream_metrics(
+        &self,
+        request: Request<StreamMetricsRequest>,
+    ) -> Result<Response<Self::StreamMetricsStream>, Status> {
+        let StreamMetricsRequest { filter, interval_ms } = request.into_inner();
+        let interval = self.interval(interval_ms)?;
+        let (_, filter) = self.snapshot(filter).await?;
+        let subscription = Subscription { context: Arc::clone(&self.context), filter: Arc::new(filter), interval };
+        Ok(Response::new(stream::start(subscription, self.stop.clone())))
+    }
+
+    async fn get_health(&self, _: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
+        Ok(Response::new(encoder::health(&self.context.probe.report().await)))
+    }
+
+    async fn list_modules(&self, _: Request<ListModulesRequest>) -> Result<Response<ListModulesResponse>, Status> {
+        let (snapshot, _) = self.snapshot(None).await?;
+        Ok(Response::new(encoder::modules(&snapshot)))
+    }
+}
+
+impl From<SampleError> for Status {
+    fn from(error: SampleError) -> Self {
+        Status::unavailable(error.to_string())
+    }
+}
+
+impl From<FilterError> for Status {
+    fn from(error: FilterError) -> Self {
+        Status::invalid_argument(error.to_string())
+    }
+}

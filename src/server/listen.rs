@@ -1,0 +1,253 @@
+//! Sockets that cannot be held for ever: a bounded number of connections, of which each must say something soon after
+//! it is made and take what it is given. Shared by both servers, below their protocols.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
+use tonic::transport::server::Connected;
+
+use super::BindError;
+
+/// How much a client may take, of room and of time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of one server; more wait to be accepted.
+    pub connections: usize,
+    /// From the connection to the first bytes of a request, a TLS handshake included.
+    pub greeting: Duration,
+    /// Between two requests of an HTTP connection, and for the headers of one.
+    pub headers: Duration,
+    /// To take a response.
+    pub response: Duration,
+    /// For everybody to finish after the end was announced.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 256,
+            greeting: Duration::from_secs(10),
+            // Prometheus asks every minute unless told otherwise; it should find its connection still open.
+            headers: Duration::from_secs(75),
+            response: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long to wait before accepting again when that failed, most likely for want of file descriptors.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+pub(super) struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    /// Bytes that a client has to send before its protocol keeps the time.
+    greeting: usize,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl Listener {
+    pub(super) async fn bind(
+        key: &'static str,
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        greeting: usize,
+        limits: Limits,
+    ) -> Result<Listener, BindError> {
+        let failed = |source| BindError::Listen { key, address, source };
+        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        Ok(Listener { tcp, address, tls, greeting, slots: Arc::new(Semaphore::new(limits.connections)), limits })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The next connection, once there is room for it.
+    pub(super) async fn accept(&self) -> Connection {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        let mut told = false;
+        loop {
+            match self.tcp.accept().await {
+                Ok((stream, _)) => return self.connection(stream, slot),
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(address = %self.address, %error, "cannot accept connections");
+                    }
+                    sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream, slot: OwnedSemaphorePermit) -> Connection {
+        // Answers are written whole; without this the last segment of one may wait for an acknowledgement. A socket
+        // that refuses is already gone, as the first read will tell.
+        let _ = stream.set_nodelay(true);
+        let transport = match &self.tls {
+            None => Transport::Plain(stream),
+            Some(tls) => Transport::Handshake(Box::new(tls.accept(stream))),
+        };
+        Connection {
+            transport,
+            greeting: Some(Box::pin(sleep(self.limits.greeting))),
+            owed: self.greeting,
+            response: None,
+            response_limit: self.limits.response,
+            _slot: slot,
+        }
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// A client, with its slot among the connections.
+pub(super) struct Connection {
+    transport: Transport,
+    /// Runs until the client has sent what it owes.
+    greeting: Option<Pin<Box<Sleep>>>,
+    owed: usize,
+    /// Runs from the first write that had to wait until everything is written: progress alone does not stop it, or a
+    /// byte now and then would.
+    response: Option<Pin<Box<Sleep>>>,
+    response_limit: Duration,
+    _slot: OwnedSemaphorePermit,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    /// Goes on whenever somebody wants to read or write, so that it needs no task of its own.
+    Handshake(Box<Accept<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+impl Transport {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut dyn Stream>> {
+        if let Transport::Handshake(accept) = self {
+            *self = Transport::Tls(Box::new(ready!(Pin::new(accept).poll(cx))?));
+        }
+        Poll::Ready(Ok(match self {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream,
+            Transport::Handshake(_) => unreachable!("the handshake ended above"),
+        }))
+    }
+}
+
+impl Connection {
+    fn poll_late(timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>, what: &str) -> Poll<io::Error> {
+        match timer {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, what)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// During a handshake nothing waits to be flushed, and nobody is there to say goodbye to: waiting for its end would
+    /// hold the slot of a client that never ends it.
+    fn nothing_written(&self) -> bool {
+        matches!(self.transport, Transport::Handshake(_))
+    }
+
+    /// A write that waits is a write that is timed.
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            return written;
+        }
+        self.response.get_or_insert_with(|| Box::pin(sleep(self.response_limit)));
+        Self::poll_late(&mut self.response, cx, "the client takes the response too slowly").map(Err)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = match self.transport.poll_stream(cx) {
+            Poll::Ready(Ok(stream)) => Pin::new(stream).poll_read(cx, buf),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        if read.is_ready() {
+            self.owed = self.owed.saturating_sub(buf.filled().len() - before);
+            if self.owed == 0 {
+                self.greeting = None;
+            }
+            return read;
+        }
+        Self::poll_late(&mut self.greeting, cx, "the client says too little").map(Err)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let stream = ready!(self.transport.poll_stream(cx))?;
+        let written = Pin::new(stream).poll_write(cx, buf);
+        self.timed(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = ready!(self.transport.poll_stream(cx))?;
+        let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+        self.timed(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(self.transport, Transport::Plain(_))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_written() {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = ready!(self.transport.poll_stream(cx))?;
+        let flushed = Pin::new(stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.response = None;
+        }
+        self.timed(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_written() {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = ready!(self.transport.poll_stream(cx))?;
+        let shut = Pin::new(stream).poll_shutdown(cx);
+        self.timed(cx, shut)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}

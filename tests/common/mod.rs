@@ -1,0 +1,180 @@
+//! Servers over fabricated snapshots, on real sockets.
+
+// Every test binary compiles all of this and uses some.
+#![allow(dead_code)]
+
+pub mod client;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ebpf_sidecar::histogram::{Bound, Histogram};
+use ebpf_sidecar::sampler::{Pace, SampleError, Sampler, Source};
+use ebpf_sidecar::server::{Config, Limits, Servers};
+use ebpf_sidecar::snapshot::{Descriptor, Family, Kind, Snapshot, labels};
+use ebpf_sidecar::status::{Cost, HookKind, HookReport, MapReport, ModuleReport, ProgramReport, Status};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+static BYTES: Descriptor = Descriptor {
+    name: "sidecar_connection_bytes_sent_total",
+    help: "Payload bytes sent, each once.",
+    unit: "bytes",
+    kind: Kind::Counter,
+    module: "tcp",
+};
+
+static AGE: Descriptor = Descriptor {
+    name: "sidecar_connection_duration_seconds",
+    help: "Age of the oldest open connection,\nin C:\\ \"terms\".",
+    unit: "seconds",
+    kind: Kind::Gauge,
+    module: "tcp",
+};
+
+static RTT: Descriptor = Descriptor {
+    name: "sidecar_connection_rtt_seconds",
+    help: "Smoothed round trip time.",
+    unit: "seconds",
+    kind: Kind::Histogram,
+    module: "tcp",
+};
+
+static LIMITED: Descriptor = Descriptor {
+    name: "sidecar_connection_limited_seconds_total",
+    help: "Time for which something held the connection back.",
+    unit: "seconds",
+    kind: Kind::Counter,
+    module: "tcp",
+};
+
+static LOST: Descriptor = Descriptor {
+    name: "sidecar_events_lost_total",
+    help: "Events that found no room.",
+    unit: "",
+    kind: Kind::Counter,
+    module: "self",
+};
+
+/// A name that every format must escape.
+pub const ODD: &str = "a\\b\"c\nd é";
+
+/// One sample of everything.
+pub fn snapshot(sequence: u64) -> Snapshot {
+    let mut bytes = Family::new(&BYTES);
+    bytes.integer(labels([("comm", "curl"), ("role", "client")]), u64::MAX);
+    bytes.integer(labels([("comm", ODD), ("role", "server")]), 7);
+    let mut age = Family::new(&AGE);
+    age.number(labels([("comm", "curl")]), 0.25);
+    age.number(labels([("comm", "old")]), f64::INFINITY);
+    let mut histogram = Histogram::default();
+    [5, 19, 20, 39, 40, 2_000_000].into_iter().for_each(|us| histogram.record(us));
+    let mut rtt = Family::new(&RTT);
+    rtt.histogram(labels([("comm", "curl")]), histogram);
+    let mut limited = Family::new(&LIMITED);
+    limited.number(labels([("by", "receiver")]), 1.5);
+    let mut lost = Family::new(&LOST);
+    lost.integer(labels([]), 0);
+    Snapshot {
+        sequence,
+        taken_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+        uptime: Duration::from_millis(61_500),
+        node: "node-1".into(),
+        modules: vec![module("tcp", Status::Running), module("drops", Status::Degraded)],
+        families: vec![bytes, age, rtt, limited, lost],
+        bounds: [0.00002, 0.00004, 1.048576].map(|seconds| Bound::new(seconds).unwrap()).into(),
+    }
+}
+
+/// One counter with that many series.
+pub fn large(sequence: u64, series: usize) -> Snapshot {
+    let mut bytes = Family::new(&BYTES);
+    for number in 0..series {
+        let port = number.to_string();
+        bytes.integer(labels([("comm", "nginx"), ("dst_ip", "10.20.30.40"), ("dst_port", &port)]), 1 << 40);
+    }
+    Snapshot { families: vec![bytes], ..snapshot(sequence) }
+}
+
+pub fn module(name: &'static str, status: Status) -> ModuleReport {
+    let hook = |name, kind, reason: &str| HookReport { name, kind, cost: Cost::Event, reason: reason.into() };
+    ModuleReport {
+        name,
+        summary: "What it shows",
+        status,
+        reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
+        hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
+        programs: vec![ProgramReport { name: "on_event".into(), runs: 3, run_ns: 1500 }],
+        maps: vec![MapReport { name: "table".into(), entries: None, bytes: 4096, full: Some(0) }],
+    }
+}
+
+/// A sampler that collects whatever the function makes of the sequence number.
+pub fn sampler(make: impl FnMut(u64) -> Snapshot + Send + 'static) -> Sampler {
+    struct Fabricated<F>(u64, F);
+    impl<F: FnMut(u64) -> Snapshot> Source for Fabricated<F> {
+        fn collect(&mut self) -> Snapshot {
+            self.0 += 1;
+            (self.1)(self.0)
+        }
+    }
+    let pace = Pace { freshness: Duration::ZERO, interval: Duration::from_secs(3600) };
+    let started = Sampler::spawn::<_, SampleError, _>(pace, move |run| {
+        run(Fabricated(0, make));
+        Ok(())
+    });
+    started.unwrap().0
+}
+
+/// Servers that run.
+pub struct Running {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    stop: watch::Sender<bool>,
+    served: JoinHandle<()>,
+}
+
+/// Starts both on free ports; streams tick every 100 ms.
+pub async fn start(mut config: Config, limits: Limits, sampler: Sampler) -> Running {
+    (config.http.port, config.grpc.port) = (0, 0);
+    let servers = Servers::bind(&config, limits).await.unwrap();
+    let (http, grpc) = (servers.http_address(), servers.grpc_address());
+    let (stop, stopped) = watch::channel(false);
+    let served = tokio::spawn(servers.serve(sampler, Duration::from_millis(100), stopped));
+    Running { http, grpc, stop, served }
+}
+
+/// Starts both with defaults over the small snapshot.
+pub async fn start_default() -> Running {
+    start(Config::default(), Limits::default(), sampler(snapshot)).await
+}
+
+impl Running {
+    /// Announces the end.
+    pub fn stop(&self) {
+        self.stop.send(true).unwrap();
+    }
+
+    /// Waits for the drain.
+    pub async fn ended(self) {
+        within(self.served).await.unwrap();
+    }
+}
+
+/// Fails instead of hanging.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("this takes far less than 10 s")
+}
+
+/// A file of this test run.
+pub fn file(name: &str, content: &str) -> std::path::PathBuf {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+/// For encoders that want it shared.
+pub fn shared(sequence: u64) -> Arc<Snapshot> {
+    Arc::new(snapshot(sequence))
+}
