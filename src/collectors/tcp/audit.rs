@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_name() {
-        let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn ActiveOpens PassiveOpens RetransSegs\nTcp: 200 -1 7 8 9\n";
+        let snmp =
+            "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn ActiveOpens PassiveOpens RetransSegs\nTcp: 200 -1 7 8 9\n";
         assert_eq!(tcp_counters(snmp), Some([9, 7, 8]));
         assert_eq!(tcp_counters("Tcp: ActiveOpens\nTcp: 1\n"), None);
         assert_eq!(tcp_counters(""), None);

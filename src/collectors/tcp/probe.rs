@@ -242,9 +242,8 @@ impl Collector for Tcp<'_> {
         let mut families = Families::new();
         let (mut folded, mut like) = (self.carried, None);
         for (slot, s, memory) in self.series.live(data.series_pool.next).map_err(&mapping)? {
-            let names = memory.get_or_insert_with(|| {
-                SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series))
-            });
+            let names = memory
+                .get_or_insert_with(|| SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series)));
             if names.is_folded() {
                 like = Some(decoder.series(0, &s.key));
             }
