@@ -380,7 +380,7 @@ fn retransmissions_equal_retrans_segs() {
     }
     let metrics = sidecar.snapshot();
     let mut kernel = [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
-    let mut counted = ["client", "server"].map(|role| {
+    let mut counted: [u64; 2] = ["client", "server"].map(|role| {
         ["7001", "7002"].map(|port| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", port)])).iter().sum()
     });
     kernel.sort();
