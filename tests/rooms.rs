@@ -4,13 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every room, and the rooms it may name. Arrows only go down. Where a room is followed by `(Config)`, only its settings may
-/// be named: a room owns them, and the one that reads files gathers them. `lib.rs` lists the rooms and names none.
+/// Every room, and the rooms it may name. Arrows only go down. Where a room is followed by names in brackets, only what is
+/// called so, or ends so, may be named of it: a room owns its settings, and the one that reads files gathers them. `lib.rs`
+/// lists the rooms and names none.
 const ROOMS: &str = "
-    main       -> app cli config telemetry
-    cli        -> app collectors config engine exposition histogram kernel proto snapshot status
-    app        -> collectors config engine exposition kernel sampler server shutdown snapshot status telemetry
-    config     -> collectors(Config) histogram server(Config) telemetry(Config)
+    main       -> app check cli collectors config kernel privileges telemetry
+    app        -> bpf collectors config engine histogram kernel privileges sampler server shutdown status
+    check      -> kernel privileges status
+    cli        -> config
+    config     -> collectors(ALL,Config) histogram server(Config) telemetry(Config)
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
     engine     -> bpf collectors histogram kernel sampler snapshot status
@@ -18,9 +20,10 @@ const ROOMS: &str = "
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
-    proto      ->
     histogram  ->
     kernel     ->
+    privileges ->
+    proto      ->
     shutdown   ->
     status     ->
     telemetry  ->
@@ -80,7 +83,7 @@ use crate::{histogram::{self, Bound}, status};
 // crate::comment
 /// [`crate::link`]
 pub(crate) fn f() -> super::super::kernel::Kernel {
-    let text = "crate::text \" //"; crate::bpf::load(super::hook)
+    let text = "crate::text \" //"; crate::bpf::load(super::hook, status::Status::Ok, other::status::f())
 }
 "#;
     let named: Vec<_> = paths(source, &["collectors".to_owned(), "tcp".to_owned()])
@@ -95,6 +98,7 @@ pub(crate) fn f() -> super::super::kernel::Kernel {
         "6 kernel::Kernel",
         "7 bpf::load",
         "7 collectors::hook",
+        "7 status::Status::Ok",
     ];
     assert_eq!(named, expected);
 }
@@ -111,8 +115,12 @@ fn may(from: &[String], named: &[String]) -> bool {
         return !another_collector(from, named);
     }
     allowed(here).is_some_and(|mut rooms| {
-        rooms.any(|room| match room.strip_suffix("(Config)") {
-            Some(room) => room == there && named.iter().any(|part| part.ends_with("Config")),
+        rooms.any(|room| match room.trim_end_matches(')').split_once('(') {
+            // Where only the room itself is named, the paths that begin with it are looked at in their turn.
+            Some((room, ends)) => {
+                let fits = |part: &String| ends.split(',').any(|end| part.ends_with(end));
+                room == there && (named[1..].iter().all(|part| part == "self") || named.iter().any(fits))
+            }
             None => room == there,
         })
     })
@@ -143,26 +151,33 @@ fn module(path: &Path) -> Vec<String> {
 fn paths(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
     let code = without_comments_and_text(source);
     let mut found = Vec::new();
+    let mut imported = Vec::new();
+    let mut read = 0;
     for (at, _) in code.match_indices("::") {
         let word = word_before(&code[..at]);
-        let (mut rest, base) = match word {
-            "crate" => (&code[at + 2..], &module[..0]),
-            "ebpf_sidecar" if module[0] == "main" => (&code[at + 2..], &module[..0]),
-            "super" if !code[..at - word.len()].ends_with("super::") => {
-                (&code[at + 2..], &module[..module.len().saturating_sub(1)])
-            }
+        let before = &code[..at - word.len()];
+        let mut rest = &code[at + 2..];
+        let mut base = match word {
+            _ if at < read || before.ends_with("::") => continue,
+            "crate" => Vec::new(),
+            "ebpf_sidecar" if module[0] == "main" => Vec::new(),
+            "super" => module[..module.len() - 1].to_vec(),
+            room if imported.iter().any(|name| name == room) => vec![room.to_owned()],
             _ => continue,
         };
-        let mut base = base.to_vec();
         while let Some(further) = rest.strip_prefix("super::") {
             rest = further;
             base.pop();
         }
-        let line = code[..at].lines().count();
         let mut leaves = Vec::new();
-        expand(rest, &base, &mut leaves);
+        read = code.len() - expand(rest, &base, &mut leaves).len();
         leaves.retain(|path| word != "super" || path.first().is_some_and(|room| allowed(room).is_some()));
-        found.extend(leaves.into_iter().map(|path| (line, path)));
+        for path in leaves {
+            if path[1..].iter().all(|part| part == "self") {
+                imported.push(path[0].clone());
+            }
+            found.push((code[..at].lines().count(), path));
+        }
     }
     found
 }
