@@ -1,5 +1,6 @@
 //! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
 
+pub mod labels;
 pub mod tcp;
 
 use std::time::Duration;

@@ -338,9 +338,19 @@ fn failed_connects_say_why() {
                 assert!(TcpStream::connect((ip, port)).is_err(), "{ip} {port}");
             }
         }
+        // Nobody has this address: the neighbour does not answer.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "4").unwrap();
+        let error = TcpStream::connect(("10.199.0.99", 80)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable, "{error}");
     });
     connects.join().unwrap();
     let metrics = sidecar.snapshot();
+    for f in metrics.0.families.iter().filter(|f| f.descriptor.name == FAILURES) {
+        for x in &f.samples {
+            eprintln!("{:?} {:?}", x.labels, x.value);
+        }
+    }
+    assert_eq!(metrics.sum(FAILURES, &[("dst_ip", "10.199.0.99"), ("reason", "unreachable")]), 1);
     for ip in [B4, B6] {
         for (port, reason) in [("80", "refused"), ("81", "timeout"), ("82", "unreachable")] {
             let labels = [("dst_ip", ip), ("dst_port", port)];

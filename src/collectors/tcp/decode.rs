@@ -1,15 +1,11 @@
 //! From the wire to labels. Pure: nothing here touches the kernel.
 
-use std::net::Ipv6Addr;
-
 use super::skel::types::{
     tcp_caller_key, tcp_failure_key, tcp_listener_key, tcp_reason, tcp_role, tcp_series_key, tcp_timing_key, tcp_who,
 };
 use super::{Config, Label};
+use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip};
 use crate::snapshot::Labels;
-
-/// What every label of the series says that takes what found no room.
-pub const OTHER: &str = "other";
 
 /// Labels in the order in which they are shown, for keys of one table.
 #[derive(Debug)]
@@ -18,8 +14,6 @@ pub struct Decoder {
     src_ip: bool,
     src_port: bool,
 }
-
-type Pairs = Vec<(&'static str, String)>;
 
 impl Decoder {
     /// Knows which labels were asked for.
@@ -79,33 +73,6 @@ impl Decoder {
         }
         pairs
     }
-}
-
-/// The same labels with one more.
-pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
-    let other = labels.iter().all(|(_, value)| value.as_ref() == OTHER);
-    let value = if other { OTHER } else { value };
-    labels.iter().cloned().chain([(name, value.into())]).collect()
-}
-
-/// Slot 0 takes what found no room, whatever its key says. Labels that are not known are left out.
-fn finish(slot: u32, pairs: Pairs) -> Labels {
-    let value = |text: String| if slot == 0 { OTHER.into() } else { text.into_boxed_str() };
-    pairs
-        .into_iter()
-        .filter(|(_, text)| slot == 0 || !text.is_empty())
-        .map(|(name, text)| (name, value(text)))
-        .collect()
-}
-
-fn comm(bytes: &[u8; 16]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// IPv4 in its own notation, also where a dual-stack socket carries it.
-fn ip(bytes: [u8; 16]) -> String {
-    Ipv6Addr::from(bytes).to_canonical().to_string()
 }
 
 fn role(role: u8) -> &'static str {

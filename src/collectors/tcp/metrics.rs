@@ -1,7 +1,7 @@
 //! The families of this collector: what each means, and how slots become samples. Pure.
 
-use super::decode::{self, OTHER};
 use super::skel::types::{hist, tcp_caller, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing};
+use crate::collectors::labels::{self as names, OTHER};
 use crate::histogram::Histogram;
 use crate::snapshot::{Descriptor, Family, Kind, Labels, labels};
 
@@ -137,7 +137,7 @@ pub struct SeriesLabels {
 impl SeriesLabels {
     /// `limited` gives one label set for each value of `by`.
     pub fn new(plain: Labels, limited: bool) -> SeriesLabels {
-        let each = || LIMITED_BY.map(|by| decode::with(&plain, "by", by));
+        let each = || LIMITED_BY.map(|by| names::with(&plain, "by", by));
         SeriesLabels { limited: limited.then(each), plain }
     }
 

@@ -1,0 +1,63 @@
+//! Labels of slots, for all collectors. Pure.
+
+use std::net::Ipv6Addr;
+
+use crate::snapshot::Labels;
+
+/// What every label of the series says that takes what found no room.
+pub const OTHER: &str = "other";
+
+/// Names and values in the order in which they are shown.
+pub type Pairs = Vec<(&'static str, String)>;
+
+/// Slot 0 takes what found no room, whatever its key says. Labels that are not known are left out.
+pub fn finish(slot: u32, pairs: Pairs) -> Labels {
+    let value = |text: String| if slot == 0 { OTHER.into() } else { text.into_boxed_str() };
+    let known = pairs.into_iter().filter(|(_, text)| slot == 0 || !text.is_empty());
+    known.map(|(name, text)| (name, value(text))).collect()
+}
+
+/// The same labels with one more.
+pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
+    let other = labels.iter().all(|(_, value)| value.as_ref() == OTHER);
+    let value = if other { OTHER } else { value };
+    labels.iter().cloned().chain([(name, value.into())]).collect()
+}
+
+/// Name of a process, as `task_struct.comm` has it.
+pub fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// An address; IPv4 in its own notation, also where a dual-stack socket carries it.
+pub fn ip(bytes: [u8; 16]) -> String {
+    Ipv6Addr::from(bytes).to_canonical().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_found_no_room_is_other_throughout() {
+        let pairs = || vec![("comm", "nginx".to_owned()), ("pid", String::new())];
+        assert_eq!(*finish(0, pairs()), [("comm", OTHER.into()), ("pid", OTHER.into())]);
+        assert_eq!(*finish(1, pairs()), [("comm", "nginx".into())]);
+        assert_eq!(*with(&finish(1, pairs()), "by", "busy"), [("comm", "nginx".into()), ("by", "busy".into())]);
+        assert_eq!(with(&finish(0, pairs()), "by", "busy")[2], ("by", OTHER.into()));
+    }
+
+    #[test]
+    fn a_name_ends_at_its_zero_and_may_be_any_bytes() {
+        assert_eq!(comm(b"nginx\0garbage!!!"), "nginx");
+        assert_eq!(comm(b"0123456789abcdef"), "0123456789abcdef");
+        assert_eq!(comm(b"\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "\u{fffd}");
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        assert_eq!(ip([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 5]), "10.0.0.5");
+        assert_eq!(ip([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "::1");
+    }
+}
