@@ -6,8 +6,8 @@ export CARGO_TARGET_DIR := target
 HOST := $(shell uname -r)
 TIERS := unit kernel e2e vm
 KERNELS :=
-BASH_SCRIPTS := $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
-BPF_SOURCES := $(shell find bpf -name '*.[ch]')
+SCRIPTS = $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
+BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
 
 .PHONY: help
@@ -36,7 +36,7 @@ test: ## run everything that proves it works, on this kernel and on one in a vir
 
 .PHONY: test-unit
 test-unit: deps ## run the tests that need no root
-	tests/tier unit $(HOST) cargo test
+	tests/tier unit $(HOST) cargo test --no-fail-fast
 
 .PHONY: test-kernel
 test-kernel: deps ## run the tests of the BPF programs, as root, on this kernel
@@ -50,6 +50,7 @@ test-e2e: build ## run the tests of the release binary, as root, from outside
 test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."
 	tests/vm/run $(KERNELS)
 
+# The kernel tests are named apart because plain cargo commands leave them out.
 .PHONY: lint
 lint: deps ## check formatting, lints and documentation
 	@scripts/need lint
@@ -58,7 +59,7 @@ lint: deps ## check formatting, lints and documentation
 	cargo clippy --quiet --test kernel -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	clang-format --dry-run -Werror $(BPF_SOURCES)
-	shellcheck $(BASH_SCRIPTS)
+	shellcheck $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## measure what it costs

@@ -10,8 +10,7 @@ use tracing::warn;
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 
 /// What running takes once everything is attached: maps and iterators, and a look at other users' processes.
-const KEPT: [Capability; 4] =
-    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+const KEPT: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
 
 /// The capabilities that are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -174,7 +174,7 @@ async fn a_client_that_reads_too_slowly_is_cut() {
     let expected = get(server.http, "/metrics").await.body.len();
     let mut stream = narrow(server.http).await;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
-    // It reads on all the time, a little.
+    // A little is read on all the time, and far too little.
     let (mut taken, mut piece) = (0, [0; 512]);
     let begun = Instant::now();
     while let Ok(read @ 1..) = within(stream.read(&mut piece)).await {

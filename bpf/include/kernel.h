@@ -60,10 +60,10 @@ enum {
 };
 
 enum {
-	SOCK_DONE = 1,              /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
-	SHUTDOWN_MASK = 3,          /* include/net/sock.h */
-	TCP_CHRONO_MAX = 3,         /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
-	PF_KTHREAD = 0x00200000,    /* task_struct.flags, include/linux/sched.h */
+	SOCK_DONE = 1,           /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
+	SHUTDOWN_MASK = 3,       /* include/net/sock.h */
+	TCP_CHRONO_MAX = 3,      /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
+	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

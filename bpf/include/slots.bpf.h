@@ -40,8 +40,7 @@
 	_Static_assert(__builtin_offsetof(value_type, key) == sizeof(struct slot_head), "the key follows the head")
 
 /* The slot of `key` in table `name`, taken now if it has none yet. */
-#define SLOT_FIND(name, key, now)                                                                                      \
-	slot_find(&name##_pool, &name##_index, &name, &name##_freed, key, sizeof(*(key)), now)
+#define SLOT_FIND(name, key, now) slot_find(&name##_pool, &name##_index, &name, &name##_freed, key, sizeof(*(key)), now)
 
 static __always_inline __u32 slot_join(void *slots, __u32 slot, __u64 now)
 {

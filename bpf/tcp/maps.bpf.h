@@ -12,9 +12,9 @@ const volatile struct tcp_config config = {};
 
 enum phase {
 	PHASE_NONE,
-	PHASE_LISTENING,  /* also a child cloned from its listener, until it is established */
+	PHASE_LISTENING, /* also a child cloned from its listener, until it is established */
 	PHASE_CONNECTING,
-	PHASE_OPENED,     /* established, not yet counted in `opened` */
+	PHASE_OPENED, /* established, not yet counted in `opened` */
 	PHASE_OPEN,
 	PHASE_CLOSED,
 };
@@ -25,21 +25,21 @@ enum phase {
  * part the element stays within kmalloc-192.
  */
 struct tcp_conn {
-	__u64 segs;       /* segs_in << 32 | segs_out */
+	__u64 segs; /* segs_in << 32 | segs_out */
 	__u32 phase;
 	__u32 srtt_us;
-	__u32 series;     /* slot + 1; 0: not looked up yet */
-	__u32 timing;     /* slot + 1 */
+	__u32 series; /* slot + 1; 0: not looked up yet */
+	__u32 timing; /* slot + 1 */
 	__u64 start_ns;
-	__u64 sent;       /* in sequence space: see sent_bytes() */
+	__u64 sent; /* in sequence space: see sent_bytes() */
 	__u64 received;
-	__u32 retrans;    /* of a listener: sk_drops */
-	__u32 origin;     /* sequence number at which `sent` is 0 */
+	__u32 retrans; /* of a listener: sk_drops */
+	__u32 origin;  /* sequence number at which `sent` is 0 */
 	__u32 chrono[TCP_CHRONO_MAX];
-	__u32 tgid;       /* owner; 0: not known */
+	__u32 tgid; /* owner; 0: not known */
 	__u8 comm[16];
-	__u32 before;     /* owner before the walk over open files changed it */
-	__u32 seen;       /* walk that found the owner still holding the socket */
+	__u32 before; /* owner before the walk over open files changed it */
+	__u32 seen;   /* walk that found the owner still holding the socket */
 	__u8 role;
 	__u8 pad[7];
 };

@@ -32,14 +32,14 @@ struct tcp_series_key {
 struct tcp_series {
 	struct slot_head head;
 	struct tcp_series_key key;
-	__u64 sent, received;         /* payload bytes */
-	__u64 segs_out, segs_in;      /* tcp_sock.segs_out, segs_in */
-	__u64 retrans;                /* tcp_sock.total_retrans, and SYN-ACKs */
+	__u64 sent, received;    /* payload bytes */
+	__u64 segs_out, segs_in; /* tcp_sock.segs_out, segs_in */
+	__u64 retrans;           /* tcp_sock.total_retrans, and SYN-ACKs */
 	__u64 opened, closed;
-	__u64 chrono[3];              /* tcp_sock.chrono_stat in jiffies: busy, receiver, send buffer */
+	__u64 chrono[3]; /* tcp_sock.chrono_stat in jiffies: busy, receiver, send buffer */
 	/* As of pass number `pass`; written by the pass alone. */
 	__u64 pass;
-	__u64 oldest_ns;              /* CLOCK_MONOTONIC when the oldest open connection began */
+	__u64 oldest_ns; /* CLOCK_MONOTONIC when the oldest open connection began */
 	__u32 open;
 	__u32 pad;
 };
@@ -69,7 +69,7 @@ struct tcp_listener {
 	struct tcp_listener_key key;
 	__u64 overflows; /* sk_drops of the listening socket */
 	__u64 pass;
-	__u64 backlog;   /* sum of sk_ack_backlog as of `pass` */
+	__u64 backlog; /* sum of sk_ack_backlog as of `pass` */
 };
 
 /* Why a connect failed: sk_err in the words of a user. */

@@ -77,9 +77,8 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// [`StartError::Nothing`] if none runs.
     pub fn start(setup: &Setup<'_>, objects: &'a Objects, options: Options) -> Result<Engine<'a>, StartError> {
-        let statistics = RunStatistics::enable()
-            .inspect_err(|error| warn!(%error, "the kernel does not measure our programs"))
-            .ok();
+        let statistics =
+            RunStatistics::enable().inspect_err(|error| warn!(%error, "the kernel does not measure our programs")).ok();
         let modules: Vec<_> = ALL
             .iter()
             .map(|spec| {
@@ -148,9 +147,7 @@ impl<'a> State<'a> {
             Err(error @ LoadError::Unsupported(_)) => {
                 State::Ended { status: Status::Unsupported, reason: error.to_string() }
             }
-            Err(error @ LoadError::Failed { .. }) => {
-                State::Ended { status: Status::Failed, reason: error.to_string() }
-            }
+            Err(error @ LoadError::Failed { .. }) => State::Ended { status: Status::Failed, reason: error.to_string() },
         }
     }
 
@@ -171,10 +168,7 @@ impl<'a> Module<'a> {
 
     /// Lets the collector do something. An error is kept until it succeeds again; after a panic it is done with, as
     /// nobody knows what state it is in.
-    fn guarded<T, E: ToString>(
-        &mut self,
-        action: impl FnOnce(&mut (dyn Collector + 'a)) -> Result<T, E>,
-    ) -> Option<T> {
+    fn guarded<T, E: ToString>(&mut self, action: impl FnOnce(&mut (dyn Collector + 'a)) -> Result<T, E>) -> Option<T> {
         let State::Running { collector, failure } = &mut self.state else { return None };
         match catch_unwind(AssertUnwindSafe(|| action(collector.as_mut()))) {
             Ok(Ok(value)) => {

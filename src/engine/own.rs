@@ -50,8 +50,19 @@ static BUILD: Descriptor = family("sidecar_build_info", Kind::Gauge, "", "Versio
 /// All of them and the process's, in the order in which they are shown.
 pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
     let own = [
-        &STATUS, &HOOK, &RUNS, &RUN_SECONDS, &MAP_ENTRIES, &MAP_BYTES, &MAP_FULL, &SERIES, &FOLDED, &AUDIT_KERNEL,
-        &AUDIT_COUNTED, &COLLECTION, &BUILD,
+        &STATUS,
+        &HOOK,
+        &RUNS,
+        &RUN_SECONDS,
+        &MAP_ENTRIES,
+        &MAP_BYTES,
+        &MAP_FULL,
+        &SERIES,
+        &FOLDED,
+        &AUDIT_KERNEL,
+        &AUDIT_COUNTED,
+        &COLLECTION,
+        &BUILD,
     ];
     own.into_iter().chain(process::ALL.iter().copied())
 }

@@ -49,7 +49,10 @@ pub fn families() -> Vec<Family> {
     gauge(&VIRTUAL, stat.as_ref().map(|stat| stat.vsize as f64));
     gauge(&OPEN_FDS, process.fd_count().ok().map(|count| count as f64));
     let limit = process.limits().ok().map(|limits| limits.max_open_files.soft_limit);
-    gauge(&MAX_FDS, limit.and_then(|limit| if let LimitValue::Value(value) = limit { Some(value as f64) } else { None }));
+    gauge(
+        &MAX_FDS,
+        limit.and_then(|limit| if let LimitValue::Value(value) = limit { Some(value as f64) } else { None }),
+    );
     gauge(&THREADS, stat.as_ref().map(|stat| stat.num_threads as f64));
     let started = |starttime: u64| Some(procfs::boot_time_secs().ok()? as f64 + starttime as f64 / ticks);
     gauge(&START, stat.as_ref().and_then(|stat| started(stat.starttime)));

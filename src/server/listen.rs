@@ -107,14 +107,7 @@ impl Listener {
             None => Transport::Plain(stream),
             Some(tls) => Transport::Handshake(Box::new(tls.accept(stream))),
         };
-        Connection {
-            transport,
-            greeting: Some(Box::pin(sleep(self.limits.greeting))),
-            owed: self.greeting,
-            response: None,
-            response_limit: self.limits.response,
-            _slot: slot,
-        }
+        Connection::new(transport, self.greeting, self.limits, slot)
     }
 }
 
@@ -125,8 +118,8 @@ impl std::fmt::Debug for Listener {
 }
 
 /// A client, with its slot among the connections.
-pub(super) struct Connection {
-    transport: Transport,
+pub(super) struct Connection<S = TcpStream> {
+    transport: Transport<S>,
     /// Runs until the client has sent what it owes.
     greeting: Option<Pin<Box<Sleep>>>,
     owed: usize,
@@ -137,17 +130,18 @@ pub(super) struct Connection {
     _slot: OwnedSemaphorePermit,
 }
 
-enum Transport {
-    Plain(TcpStream),
+enum Transport<S> {
+    Plain(S),
     /// Goes on whenever somebody wants to read or write, so that it needs no task of its own.
-    Handshake(Box<Accept<TcpStream>>),
-    Tls(Box<TlsStream<TcpStream>>),
+    Handshake(Box<Accept<S>>),
+    Tls(Box<TlsStream<S>>),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
+/// What a connection runs over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-impl Transport {
+impl<S: Stream> Transport<S> {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut dyn Stream>> {
         if let Transport::Handshake(accept) = self {
             *self = Transport::Tls(Box::new(ready!(Pin::new(accept).poll(cx))?));
@@ -160,7 +154,12 @@ impl Transport {
     }
 }
 
-impl Connection {
+impl<S: Stream> Connection<S> {
+    fn new(transport: Transport<S>, owed: usize, limits: Limits, slot: OwnedSemaphorePermit) -> Self {
+        let greeting = Some(Box::pin(sleep(limits.greeting)));
+        Connection { transport, greeting, owed, response: None, response_limit: limits.response, _slot: slot }
+    }
+
     fn poll_late(timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>, what: &str) -> Poll<io::Error> {
         match timer {
             Some(timer) => timer.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, what)),
@@ -184,7 +183,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: Stream> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = match self.transport.poll_stream(cx) {
@@ -203,7 +202,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let stream = ready!(self.transport.poll_stream(cx))?;
         let written = Pin::new(stream).poll_write(cx, buf);
@@ -250,4 +249,74 @@ impl Connected for Connection {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections: 1,
+        greeting: Duration::from_secs(1),
+        headers: Duration::MAX,
+        response: Duration::from_secs(5),
+        drain: Duration::MAX,
+    };
+
+    async fn connection(owed: usize) -> (Connection<DuplexStream>, DuplexStream) {
+        let (server, client) = duplex(1024);
+        let slot = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        (Connection::new(Transport::Plain(server), owed, LIMITS, slot), client)
+    }
+
+    /// Reads a little each second.
+    async fn sip(mut client: DuplexStream) {
+        while let Ok(1..) = client.read(&mut [0; 512]).await {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_not_enough() {
+        let (mut server, client) = connection(0).await;
+        tokio::spawn(sip(client));
+        let begun = Instant::now();
+        let error = async {
+            server.write_all(&[0; 100_000]).await?;
+            server.flush().await
+        }
+        .await
+        .unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_response_has_its_own_time() {
+        let (mut server, client) = connection(0).await;
+        tokio::spawn(sip(client));
+        for _ in 0..5 {
+            server.write_all(&[0; 2048]).await.unwrap();
+            server.flush().await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_owed_must_come_in_time() {
+        let (mut server, mut client) = connection(3).await;
+        client.write_all(b"ab").await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 2);
+        let begun = Instant::now();
+        let error = server.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 1));
+
+        let (mut server, mut client) = connection(2).await;
+        client.write_all(b"ab").await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 2);
+        let silence = tokio::time::timeout(Duration::from_secs(3600), server.read_u8());
+        assert!(silence.await.is_err(), "the protocol keeps the time from here");
+    }
 }

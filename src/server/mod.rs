@@ -109,27 +109,14 @@ impl Servers {
         let Config { grpc, http } = config;
         config.validate()?;
         let settings = http::Settings::load(http)?;
-        let http_tls = tls::acceptor(&http.tls, "server.http.tls", &[b"http/1.1"])?;
-        let grpc_tls = tls::acceptor(&grpc.tls, "server.grpc.tls", &[b"h2"])?;
-        Ok(Servers {
-            http: Listener::bind(
-                "server.http.port",
-                (http.address, http.port).into(),
-                http_tls,
-                http::GREETING,
-                limits,
-            )
-            .await?,
-            grpc: Listener::bind(
-                "server.grpc.port",
-                (grpc.address, grpc.port).into(),
-                grpc_tls,
-                grpc::GREETING,
-                limits,
-            )
-            .await?,
-            settings,
-        })
+        let tls = tls::acceptor(&http.tls, "server.http.tls", &[b"http/1.1"])?;
+        let address = (http.address, http.port).into();
+        let http = Listener::bind("server.http.port", address, tls, http::GREETING, limits).await?;
+
+        let tls = tls::acceptor(&grpc.tls, "server.grpc.tls", &[b"h2"])?;
+        let address = (grpc.address, grpc.port).into();
+        let grpc = Listener::bind("server.grpc.port", address, tls, grpc::GREETING, limits).await?;
+        Ok(Servers { http, grpc, settings })
     }
 
     /// Where HTTP is served.

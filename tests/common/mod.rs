@@ -120,8 +120,8 @@ pub fn sampler(make: impl FnMut(u64) -> Snapshot + Send + 'static) -> Sampler {
         }
     }
     let pace = Pace { freshness: Duration::ZERO, interval: Duration::from_secs(3600) };
-    let started = Sampler::spawn::<_, SampleError, _>(pace, move |run| {
-        run(Fabricated(0, make));
+    let started = Sampler::spawn::<SampleError, _>(pace, move |run| {
+        run(&mut Fabricated(0, make));
         Ok(())
     });
     started.unwrap().0

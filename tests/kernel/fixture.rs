@@ -219,9 +219,8 @@ impl Drop for Network {
 
 /// From /proc/net/snmp or netstat of the calling thread's network namespace.
 pub fn kernel_counter(protocol: &str, name: &str) -> u64 {
-    let text = ["snmp", "netstat"].map(|file| {
-        fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts")
-    });
+    let text = ["snmp", "netstat"]
+        .map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts"));
     let text = text.concat();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));

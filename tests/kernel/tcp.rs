@@ -13,9 +13,7 @@ use nix::sys::prctl::set_name;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 
-use crate::fixture::{
-    B4, B6, Metrics, Network, Sidecar, Wish, exchange, kernel_counter, listen, serve, serve_here,
-};
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, kernel_counter, listen, serve, serve_here};
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
 const RECEIVED: &str = "sidecar_connection_bytes_received_total";
@@ -116,8 +114,7 @@ fn totals_survive_a_storm_of_passes_and_closes() {
     let sidecar = Sidecar::start(Wish::default());
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
-    let servers: Vec<_> =
-        (0..CLIENTS).map(|_| serve(listener.try_clone().unwrap(), EACH, 64, 512)).collect();
+    let servers: Vec<_> = (0..CLIENTS).map(|_| serve(listener.try_clone().unwrap(), EACH, 64, 512)).collect();
     let clients: Vec<_> =
         (0..CLIENTS).map(|_| thread::spawn(move || (0..EACH).for_each(|_| exchange(to, 64, 512)))).collect();
     let mut before = sidecar.snapshot().counters();
@@ -383,7 +380,7 @@ fn retransmissions_equal_retrans_segs() {
     }
     let metrics = sidecar.snapshot();
     let mut kernel = [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
-    let mut counted = ["client", "server"].map(|role| {
+    let mut counted: [u64; 2] = ["client", "server"].map(|role| {
         ["7001", "7002"].map(|port| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", port)])).iter().sum()
     });
     kernel.sort();
@@ -427,7 +424,12 @@ fn a_full_accept_queue_shows_backlog_and_overflows() {
     });
     let listener = waiting.join().unwrap();
     let clients = network.within(&network.a, || {
-        let connect = || TcpStream::connect_timeout(&(B4.parse::<std::net::IpAddr>().unwrap(), 7001).into(), Duration::from_millis(500));
+        let connect = || {
+            TcpStream::connect_timeout(
+                &(B4.parse::<std::net::IpAddr>().unwrap(), 7001).into(),
+                Duration::from_millis(500),
+            )
+        };
         (0..8).map(|_| connect()).collect::<Vec<_>>()
     });
     let clients = clients.join().unwrap();

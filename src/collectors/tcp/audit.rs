@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::skel::types::tcp_namespace;
 use crate::collectors::Audit;
@@ -16,6 +17,8 @@ type Totals = [u64; COUNTERS.len()];
 #[derive(Debug, Default)]
 pub struct Auditor {
     known: HashMap<u32, Account>,
+    /// The sums over namespaces that are no more.
+    ended: Option<Pair>,
 }
 
 #[derive(Debug)]
@@ -24,7 +27,7 @@ struct Account {
     last: Pair,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Pair {
     kernel: Totals,
     counted: Totals,
@@ -41,18 +44,44 @@ impl Auditor {
         }
     }
 
+    /// Closes the account of a namespace. Should it come back, it gets a new one.
+    pub fn end(&mut self, inum: u32) {
+        if let Some(account) = self.known.remove(&inum) {
+            let ended = self.ended.get_or_insert_default();
+            ended.kernel = plus(ended.kernel, account.gain().kernel);
+            ended.counted = plus(ended.counted, account.gain().counted);
+        }
+    }
+
     /// The sums over all namespaces.
     pub fn totals(&self) -> Vec<Audit> {
-        let sum = |of: fn(&Pair) -> &Totals, index: usize| {
-            self.known.values().map(|ns| of(&ns.last)[index].saturating_sub(of(&ns.first)[index])).sum()
-        };
-        let audit = |(index, (counter, _)): (usize, &(&'static str, _))| Audit {
-            counter,
-            kernel: sum(|pair| &pair.kernel, index),
-            counted: sum(|pair| &pair.counted, index),
-        };
-        COUNTERS.iter().enumerate().map(audit).collect()
+        let accounts = self.known.values().map(Account::gain).chain(self.ended);
+        let sum = accounts.fold(Pair::default(), |sum, pair| Pair {
+            kernel: plus(sum.kernel, pair.kernel),
+            counted: plus(sum.counted, pair.counted),
+        });
+        let rows = COUNTERS.iter().zip(sum.kernel).zip(sum.counted);
+        rows.map(|(((counter, _), kernel), counted)| Audit { counter, kernel, counted }).collect()
     }
+}
+
+impl Account {
+    fn gain(&self) -> Pair {
+        let minus = |last: Totals, first: Totals| std::array::from_fn(|index| last[index].saturating_sub(first[index]));
+        Pair {
+            kernel: minus(self.last.kernel, self.first.kernel),
+            counted: minus(self.last.counted, self.first.counted),
+        }
+    }
+}
+
+/// Whether that process still lives in that namespace.
+pub fn lives(pid: u32, inum: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns.ino() == u64::from(inum))
+}
+
+fn plus(a: Totals, b: Totals) -> Totals {
+    std::array::from_fn(|index| a[index] + b[index])
 }
 
 /// The audited counters from the two `Tcp:` lines: one of names, one of values.
@@ -73,9 +102,23 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_name() {
-        let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn ActiveOpens PassiveOpens RetransSegs\nTcp: 200 -1 7 8 9\n";
+        let snmp =
+            "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn ActiveOpens PassiveOpens RetransSegs\nTcp: 200 -1 7 8 9\n";
         assert_eq!(tcp_counters(snmp), Some([9, 7, 8]));
         assert_eq!(tcp_counters("Tcp: ActiveOpens\nTcp: 1\n"), None);
         assert_eq!(tcp_counters(""), None);
+    }
+
+    #[test]
+    fn a_namespace_that_ends_keeps_what_it_had() {
+        let pair = |n| Pair { kernel: [n; 3], counted: [n; 3] };
+        let mut auditor = Auditor::default();
+        auditor.known.insert(7, Account { first: pair(10), last: pair(15) });
+        auditor.known.insert(8, Account { first: pair(0), last: pair(1) });
+        let before = auditor.totals();
+        auditor.end(7);
+        auditor.end(7);
+        assert_eq!(auditor.totals(), before);
+        assert_eq!(before[0], Audit { counter: "retransmits", kernel: 6, counted: 6 });
     }
 }

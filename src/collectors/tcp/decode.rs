@@ -91,7 +91,11 @@ pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
 /// Slot 0 takes what found no room, whatever its key says. Labels that are not known are left out.
 fn finish(slot: u32, pairs: Pairs) -> Labels {
     let value = |text: String| if slot == 0 { OTHER.into() } else { text.into_boxed_str() };
-    pairs.into_iter().filter(|(_, text)| slot == 0 || !text.is_empty()).map(|(name, text)| (name, value(text))).collect()
+    pairs
+        .into_iter()
+        .filter(|(_, text)| slot == 0 || !text.is_empty())
+        .map(|(name, text)| (name, value(text)))
+        .collect()
 }
 
 fn comm(bytes: &[u8; 16]) -> String {

@@ -70,8 +70,11 @@ static RTT: Descriptor = family(
 );
 static FAILURES: Descriptor =
     counter("sidecar_connect_failures_total", "", "Connects that failed after the SYN was due, by reason.");
-static BACKLOG: Descriptor =
-    gauge("sidecar_listen_backlog", "", "Connections that wait to be accepted (sk_ack_backlog of the listening sockets).");
+static BACKLOG: Descriptor = gauge(
+    "sidecar_listen_backlog",
+    "",
+    "Connections that wait to be accepted (sk_ack_backlog of the listening sockets).",
+);
 static OVERFLOWS: Descriptor = counter(
     "sidecar_listen_overflows_total",
     "",
@@ -251,9 +254,23 @@ impl Families {
     /// In the order of [`ALL`].
     pub fn finish(self) -> Vec<Family> {
         vec![
-            self.sent, self.received, self.segs_out, self.segs_in, self.retrans, self.duration, self.active,
-            self.opened, self.closed, self.limited, self.setup, self.rtt, self.failures, self.backlog, self.overflows,
-            self.connects, self.untracked,
+            self.sent,
+            self.received,
+            self.segs_out,
+            self.segs_in,
+            self.retrans,
+            self.duration,
+            self.active,
+            self.opened,
+            self.closed,
+            self.limited,
+            self.setup,
+            self.rtt,
+            self.failures,
+            self.backlog,
+            self.overflows,
+            self.connects,
+            self.untracked,
         ]
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -11,7 +12,7 @@ use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use super::audit::Auditor;
+use super::audit::{self, Auditor};
 use super::decode::Decoder;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
@@ -74,6 +75,8 @@ struct Tcp<'a> {
     _hooks: Vec<Link>,
     pacer: Pacer,
     auditor: Auditor,
+    /// Process ids mean the same to us as to the programs.
+    sees_all_processes: bool,
     /// Jiffies of recycled series that had no samples of their own in `limited_seconds`.
     carried: u64,
 }
@@ -111,6 +114,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         _hooks: hooks,
         pacer: Pacer::new(monotonic_ns()),
         auditor: Auditor::default(),
+        sees_all_processes: in_first_pid_namespace(),
         carried: 0,
         skel,
         plan,
@@ -220,13 +224,28 @@ impl Tcp<'_> {
         sum
     }
 
-    fn audit_namespaces(&mut self) {
+    fn namespaces(&self) -> Vec<(u32, tcp_namespace)> {
         let map = &self.skel.maps.namespaces;
-        let entries = map.keys().filter_map(|key| {
+        let entry = |key: Vec<u8>| {
             let value = map.lookup(&key, MapFlags::ANY).ok()??;
-            Some((u32::from_ne_bytes(key.try_into().ok()?), from_bytes::<tcp_namespace>(&value)))
-        });
-        self.auditor.update(entries);
+            Some((u32::from_ne_bytes(key.try_into().ok()?), from_bytes(&value)))
+        };
+        map.keys().filter_map(entry).collect()
+    }
+
+    fn audit_namespaces(&mut self) {
+        self.auditor.update(self.namespaces().into_iter());
+    }
+
+    /// Forgets namespaces in which the last walk found nobody alive.
+    fn prune_namespaces(&mut self) -> libbpf_rs::Result<()> {
+        for (inum, ns) in self.namespaces() {
+            if !audit::lives(ns.pid, inum) {
+                self.auditor.end(inum);
+                self.skel.maps.namespaces.delete(&inum.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -242,9 +261,8 @@ impl Collector for Tcp<'_> {
         let mut families = Families::new();
         let (mut folded, mut like) = (self.carried, None);
         for (slot, s, memory) in self.series.live(data.series_pool.next).map_err(&mapping)? {
-            let names = memory.get_or_insert_with(|| {
-                SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series))
-            });
+            let names = memory
+                .get_or_insert_with(|| SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series)));
             if names.is_folded() {
                 like = Some(decoder.series(0, &s.key));
             }
@@ -272,6 +290,7 @@ impl Collector for Tcp<'_> {
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
         if self.pacer.affords(now_ns) {
             self.walk(now_ns).map_err(CollectError::during("looking for the owners of sockets"))?;
+            self.prune_namespaces().map_err(CollectError::during("forgetting network namespaces"))?;
         }
         let ttl_ns = self.limits.idle_ttl.as_nanos() as u64;
         let idle = |last_ns: u64| now_ns.saturating_sub(last_ns) > ttl_ns;
@@ -286,7 +305,9 @@ impl Collector for Tcp<'_> {
         self.timing.expire(|t| idle(t.head.last_ns), |_, _| ()).map_err(&expiring)?;
         self.failure.expire(|f| idle(f.head.last_ns), |_, _| ()).map_err(&expiring)?;
         self.listener.expire(|l| idle(l.head.last_ns), |_, _| ()).map_err(&expiring)?;
-        self.caller.expire(|c| !alive(c.key.pid), |_, _| ()).map_err(&expiring)?;
+        let sees_all = self.sees_all_processes;
+        let gone = |c: &tcp_caller| if sees_all { !alive(c.key.pid) } else { idle(c.head.last_ns) };
+        self.caller.expire(gone, |_, _| ()).map_err(&expiring)?;
         self.audit_namespaces();
         Ok(())
     }
@@ -375,6 +396,11 @@ fn from_bytes<T: Copy + Default>(bytes: &[u8]) -> T {
     // SAFETY: used for generated types of integers alone, for which any bytes are a value; `size` fits both.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast::<u8>(), size) };
     value
+}
+
+/// Programs see the process ids of the first pid namespace, whose inode is PROC_PID_INIT_INO of include/linux/proc_ns.h.
+fn in_first_pid_namespace() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == 0xEFFF_FFFC)
 }
 
 fn alive(pid: u32) -> bool {
