@@ -4,3 +4,4 @@ pub mod load;
 pub mod own;
 pub mod plan;
 pub mod slots;
+pub mod traversal;

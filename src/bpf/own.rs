@@ -1,15 +1,19 @@
 //! What we cost the kernel: run time of our programs and memory of our maps, which no RSS shows.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use tracing::warn;
+
 use crate::status::ProgramReport;
 
-/// While it lives, the kernel keeps run-time statistics of BPF programs; the global sysctl is not touched.
-#[derive(Debug)]
+/// The kernel's run-time statistics of BPF programs, off at first. They are on for as long as somebody on the machine holds
+/// such a descriptor; the global sysctl is not touched.
+#[derive(Debug, Default)]
 pub struct RunStatistics {
-    _fd: OwnedFd,
+    fd: RefCell<Option<OwnedFd>>,
 }
 
 impl RunStatistics {
@@ -17,14 +21,25 @@ impl RunStatistics {
     ///
     /// # Errors
     /// On kernels before 5.8, or without the privilege.
-    pub fn enable() -> io::Result<RunStatistics> {
+    pub fn enable(&self) -> io::Result<()> {
         // SAFETY: takes an integer and returns a descriptor or an error.
         let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a descriptor that was just opened for us.
-        Ok(RunStatistics { _fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        *self.fd.borrow_mut() = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(())
+    }
+
+    /// Does something without them. What other programs do meanwhile is not counted: use it for moments.
+    pub fn pause<T>(&self, action: impl FnOnce() -> T) -> T {
+        let on = self.fd.take().is_some();
+        let outcome = action();
+        if on && let Err(error) = self.enable() {
+            warn!(%error, "the kernel measures our programs no longer");
+        }
+        outcome
     }
 }
 

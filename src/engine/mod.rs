@@ -12,7 +12,6 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::bpf::load::LoadError;
-use crate::bpf::own::RunStatistics;
 use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
 use crate::histogram::{Bound, Histogram};
 use crate::sampler::{SampleError, Source};
@@ -45,8 +44,6 @@ pub enum StartError {
 pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
     options: Options,
-    /// While it lives, the kernel measures our programs.
-    _statistics: Option<RunStatistics>,
     sequence: u64,
     started: Instant,
 }
@@ -77,8 +74,6 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// [`StartError::Nothing`] if none runs.
     pub fn start(setup: &Setup<'_>, objects: &'a Objects, options: Options) -> Result<Engine<'a>, StartError> {
-        let statistics =
-            RunStatistics::enable().inspect_err(|error| warn!(%error, "the kernel does not measure our programs")).ok();
         let modules: Vec<_> = ALL
             .iter()
             .map(|spec| {
@@ -87,7 +82,11 @@ impl<'a> Engine<'a> {
                 Module { spec, state, durations: Histogram::default() }
             })
             .collect();
-        let engine = Engine { modules, options, _statistics: statistics, sequence: 0, started: Instant::now() };
+        // Not before: starting would cost more with them, as every traversal does.
+        if let Err(error) = setup.statistics.enable() {
+            warn!(%error, "the kernel does not measure our programs");
+        }
+        let engine = Engine { modules, options, sequence: 0, started: Instant::now() };
         engine.tally()?;
         Ok(engine)
     }

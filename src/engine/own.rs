@@ -12,12 +12,17 @@ const fn family(name: &'static str, kind: Kind, unit: &'static str, help: &'stat
 static STATUS: Descriptor =
     family("sidecar_module_status", Kind::Gauge, "", "1 for the status that the module is in, 0 for the others.");
 static HOOK: Descriptor = family("sidecar_hook_info", Kind::Gauge, "", "Hooks in use, with their kind.");
-static RUNS: Descriptor = family("sidecar_bpf_runs_total", Kind::Counter, "", "Runs of each of our BPF programs.");
+static RUNS: Descriptor = family(
+    "sidecar_bpf_runs_total",
+    Kind::Counter,
+    "",
+    "Runs of each of our BPF programs; of those that look at sockets and files, one over all counts once.",
+);
 static RUN_SECONDS: Descriptor = family(
     "sidecar_bpf_run_seconds_total",
     Kind::Counter,
     "seconds",
-    "CPU time of each of our BPF programs, as the kernel measures it.",
+    "CPU time of each of our BPF programs, as the kernel measures it; of those that look at sockets and files, by the thread that runs them.",
 );
 static MAP_ENTRIES: Descriptor = family("sidecar_bpf_map_entries", Kind::Gauge, "", "Entries in our BPF maps.");
 static MAP_BYTES: Descriptor = family(

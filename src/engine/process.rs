@@ -12,7 +12,7 @@ static CPU: Descriptor = family(
     "process_cpu_seconds_total",
     Kind::Counter,
     "seconds",
-    "CPU time of the daemon; that of its BPF programs is in sidecar_bpf_run_seconds_total.",
+    "CPU time of the daemon, with that of its programs that look at sockets and files; that of the others is in sidecar_bpf_run_seconds_total.",
 );
 static RESIDENT: Descriptor =
     family("process_resident_memory_bytes", Kind::Gauge, "bytes", "Resident memory of the daemon.");

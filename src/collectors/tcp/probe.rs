@@ -1,13 +1,13 @@
 //! Running: loads, attaches, passes, walks. The one file of this collector that deals with libbpf.
 
-use std::io::{ErrorKind, Read};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, OpenMapMut, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenMapMut, ProgramMut};
 use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -25,6 +25,7 @@ use crate::bpf::load::{self, LoadError};
 use crate::bpf::own;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{Slot, SlotTable};
+use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{HookReport, MapReport, ProgramReport};
@@ -69,8 +70,8 @@ struct Tcp<'a> {
     listener: SlotTable<tcp_listener, Labels>,
     failure: SlotTable<tcp_failure, Labels>,
     caller: SlotTable<tcp_caller, Labels>,
-    pass_link: Link,
-    walk_link: Option<Link>,
+    sockets: Traversal,
+    files: Option<Traversal>,
     /// Held for as long as the collector runs: dropping them detaches.
     _hooks: Vec<Link>,
     pacer: Pacer,
@@ -96,9 +97,10 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
             hooks.push(program.attach().map_err(&attach)?);
         }
     }
-    let pass_link = skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd()).map_err(&attach)?;
+    let traversal = |link| Traversal::new(link, Rc::clone(&setup.statistics));
+    let sockets = traversal(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd()).map_err(&attach)?);
     let walk = &skel.progs.tcp_walk;
-    let walk_link = if takes(&plan, walk) { Some(walk.attach().map_err(&attach)?) } else { None };
+    let files = if takes(&plan, walk) { Some(traversal(walk.attach().map_err(&attach)?)) } else { None };
     let maps = &skel.maps;
     let mut tcp = Tcp {
         decoder: Decoder::new(&setup.config.tcp),
@@ -109,8 +111,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         listener: table(&maps.listener, &maps.listener_index, &maps.listener_freed)?,
         failure: table(&maps.failure, &maps.failure_index, &maps.failure_freed)?,
         caller: table(&maps.caller, &maps.caller_index, &maps.caller_freed)?,
-        pass_link,
-        walk_link,
+        sockets,
+        files,
         _hooks: hooks,
         pacer: Pacer::new(monotonic_ns()),
         auditor: Auditor::default(),
@@ -194,10 +196,9 @@ impl Tcp<'_> {
         let data = self.data_mut();
         data.walk_number = data.walk_number.wrapping_add(1).max(1);
         data.pass_now_ns = now_ns;
-        let Some(link) = &self.walk_link else { return Ok(()) };
-        let before = cpu_time();
-        run(link)?;
-        self.pacer.walked(due, now_ns, cpu_time().saturating_sub(before));
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let cost = files.run()?;
+        self.pacer.walked(due, now_ns, cost);
         Ok(())
     }
 
@@ -208,7 +209,7 @@ impl Tcp<'_> {
         data.pass_now_ns = now_ns;
         data.pass_sockets = 0;
         let number = data.pass_number;
-        run(&self.pass_link)?;
+        self.sockets.run()?;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
 
@@ -322,9 +323,10 @@ impl Collector for Tcp<'_> {
 
     fn programs(&self) -> Vec<ProgramReport> {
         let progs = &self.skel.progs;
-        let loaded = [&progs.tcp_state, &progs.tcp_synack, &progs.tcp_pass, &progs.tcp_walk];
-        let loaded = loaded.into_iter().filter(|program| takes(&self.plan, program));
-        loaded.filter_map(|program| own::program(program.name().to_str()?, program.as_fd()).ok()).collect()
+        let hooked = [&progs.tcp_state, &progs.tcp_synack].into_iter().filter(|program| takes(&self.plan, program));
+        let hooked = hooked.filter_map(|program| own::program(program.name().to_str()?, program.as_fd()).ok());
+        let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
+        hooked.chain([self.sockets.report("tcp_pass")]).chain(files).collect()
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -376,19 +378,6 @@ impl Collector for Tcp<'_> {
     }
 }
 
-/// Runs an iterator to its end. It writes nothing; the kernel pauses it after a million objects.
-fn run(link: &Link) -> std::io::Result<()> {
-    let mut iter = Iter::new(link).map_err(std::io::Error::other)?;
-    loop {
-        match iter.read(&mut [0; 64]) {
-            Ok(0) => return Ok(()),
-            Ok(_) => (),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => (),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// A value as the kernel gave it.
 fn from_bytes<T: Copy + Default>(bytes: &[u8]) -> T {
     let mut value = T::default();
@@ -406,10 +395,6 @@ fn in_first_pid_namespace() -> bool {
 fn alive(pid: u32) -> bool {
     // No signal is sent; a process of another user is alive as well.
     kill(Pid::from_raw(pid as i32), None) != Err(nix::errno::Errno::ESRCH)
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads too.

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# What the daemon costs, beside what it may cost. benches/run.sh measures everything and writes benches/results.md;
+# `benches/run.sh rr start` measures these alone, `benches/run.sh quick` everything with fewer repetitions (rough).
+# The figures: rr crr scrape rss kernel start cpu encode binary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/need build bench
+cargo build --quiet --release
+mkdir -p target/benches
+gcc -O2 -Wall -Wextra -Werror -o target/benches/load benches/load.c
+encode=$(cargo bench --quiet --no-run --bench encode --message-format=json-render-diagnostics |
+	sed -nE 's/.*"kind":\["bench"\].*"executable":"([^"]+)".*/\1/p')
+
+# A network namespace of its own: nobody else's connections count, and the ports and settings in it are ours.
+measure() {
+	scripts/as-root env PYTHONDONTWRITEBYTECODE=1 PATH="$PATH:/usr/sbin:/sbin" ENCODE="$encode" \
+		unshare --net python3 benches/figures.py "$@"
+}
+if (($#)); then
+	measure "$@"
+else
+	measure | tee target/benches/results.md
+	cp target/benches/results.md benches/results.md
+fi

@@ -1,0 +1,72 @@
+//! Iterator programs: the daemon runs them from beginning to end, and knows what that costs.
+
+use std::io::{self, ErrorKind, Read};
+use std::rc::Rc;
+use std::time::Duration;
+
+use libbpf_rs::{Iter, Link};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::bpf::own::RunStatistics;
+use crate::status::ProgramReport;
+
+/// From here on statistics cost a traversal more than switching them off and on again does.
+const LONG: Duration = Duration::from_millis(1);
+
+/// An iterator, and what its runs have cost. It runs on the caller's thread, whose CPU clock tells, for the whole of a
+/// traversal and the kernel's part of it too. The kernel's own statistics would read a clock before and after every single
+/// object, and by that double the cost: processors wait for memory there, and wait for many objects at once if they may.
+#[derive(Debug)]
+pub struct Traversal {
+    link: Link,
+    statistics: Rc<RunStatistics>,
+    runs: u64,
+    cost: Duration,
+    last: Duration,
+}
+
+impl Traversal {
+    /// Of an attached iterator.
+    pub fn new(link: Link, statistics: Rc<RunStatistics>) -> Traversal {
+        Traversal { link, statistics, runs: 0, cost: Duration::ZERO, last: Duration::ZERO }
+    }
+
+    /// Runs it over all objects there are; tells the CPU time that it took.
+    ///
+    /// # Errors
+    /// If the kernel ends it early.
+    pub fn run(&mut self) -> io::Result<Duration> {
+        let before = cpu_time();
+        if self.last < LONG {
+            exhaust(&self.link)?;
+        } else {
+            self.statistics.pause(|| exhaust(&self.link))?;
+        }
+        self.last = cpu_time().saturating_sub(before);
+        self.cost += self.last;
+        self.runs += 1;
+        Ok(self.last)
+    }
+
+    /// A run is one over all objects.
+    pub fn report(&self, name: &str) -> ProgramReport {
+        ProgramReport { name: name.to_owned(), runs: self.runs, run_ns: self.cost.as_nanos() as u64 }
+    }
+}
+
+/// The programs write nothing, so there is nothing to read; the kernel pauses after a million objects.
+fn exhaust(link: &Link) -> io::Result<()> {
+    let mut iter = Iter::new(link).map_err(io::Error::other)?;
+    loop {
+        match iter.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => (),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
