@@ -70,7 +70,7 @@ def within(namespace, action):
 def lose(namespace, percent):
     """From now on, so many of 100 TCP segments that arrive there are lost."""
     rule = f"meta l4proto tcp numgen random mod 100 < {percent} counter drop"
-    table = f"table inet loss {{ chain input {{ type filter hook input priority 0; {rule}; }} }}"
+    table = f"table inet loss {{ chain input {{ type filter hook input priority 0; {rule}; }}; }}\n"
     run("nft", "-f", "-", namespace=namespace, stdin=table)
 
 
