@@ -31,11 +31,11 @@ def environment(settings):
     return {"PATH": os.environ["PATH"]} | {variable(key): str(value) for key, value in settings.items()}
 
 
-def command(*arguments, settings=None, env=None, prefix=(), timeout=20):
+def command(*arguments, settings=None, env=None, prefix=(), program=BINARY):
     """Runs the program to its end."""
     env = environment(settings or {}) | (env or {})
     return subprocess.run(
-        [*prefix, BINARY, *arguments], env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        [*prefix, program, *arguments], env=env, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
     )
 
 
