@@ -14,11 +14,22 @@ use ebpf_sidecar::privileges::{self, Missing};
 use ebpf_sidecar::{app, collectors, telemetry};
 
 fn main() -> ExitCode {
+    give_memory_back();
     let code = dispatch(Cli::parse().into_command()).unwrap_or_else(|error| {
         eprintln!("ebpf-sidecar: {error:#}");
         exit_code(&error)
     });
     ExitCode::from(code)
+}
+
+/// Whoever frees a large block once makes glibc keep such blocks from then on, for each thread: a page and its compressor
+/// are large, and rare. Once the threshold is set, it stays where it is.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two integers, and there is no other thread yet.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+    }
 }
 
 fn dispatch(command: Command) -> Result<u8> {

@@ -223,16 +223,35 @@ static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn
 	conn->timing = 0;
 }
 
+/* In close(), shutdown() or exit of the process that served; a kernel thread only tidies up for it. */
+static __always_inline void on_fin(struct sock *sk)
+{
+	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (conn && (conn->role == ROLE_SERVER || !conn->tgid) && conn->tgid != task->tgid &&
+	    !(task->flags & PF_KTHREAD))
+		own_by_current(conn);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct tcp_missed *mine;
 	struct tcp_conn *conn;
 	struct tcp_sock *tp;
+	__u64 now;
 
+	/* Four of the ten changes in the life of a connection, both ends counted, tell us nothing. */
+	if (after == TCP_SYN_RECV || after == TCP_CLOSE_WAIT || after == TCP_FIN_WAIT2 || after == TCP_CLOSING)
+		return 0;
 	if (!is_tcp(sk))
 		return 0;
+	if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK) {
+		on_fin(sk);
+		return 0;
+	}
+	now = bpf_ktime_get_ns();
 	if (before == TCP_CLOSE && after == TCP_SYN_SENT) {
 		on_connect(sk, now);
 		return 0;
@@ -255,18 +274,9 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 		}
 		return 0;
 	}
-	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK) {
-		/* In close(), shutdown() or exit of the process that served; a kernel thread only tidies up for it. */
-		struct task_struct *task = bpf_get_current_task_btf();
-
-		if (conn && (conn->role == ROLE_SERVER || !conn->tgid) && conn->tgid != task->tgid &&
-		    !(task->flags & PF_KTHREAD))
-			own_by_current(conn);
-		return 0;
-	}
 	if (after != TCP_CLOSE)
 		return 0;
+	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!conn) {
 		mine = my_missed();
 		if (mine && before != TCP_LISTEN)
