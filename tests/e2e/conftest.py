@@ -1,12 +1,18 @@
 """Fixtures: each undoes what it did."""
 
 import subprocess
+import sys
+from pathlib import Path
 
+import grpc
 import pytest
+from grpc_tools import protoc
 
 import network
 from daemon import Daemon
 from tools import inside, run, until
+
+PROTO = Path(__file__).parents[2] / "proto"
 
 
 @pytest.fixture
@@ -77,3 +83,40 @@ def place(request):
     else:
         with network.pair() as (client, server, v4, v6):
             yield network.Place(client, server, {"v4": v4, "v6": v6}[family])
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory):
+    """The messages and the stub, as the compiler writes them."""
+    out = tmp_path_factory.mktemp("proto")
+    name = "ebpf_sidecar/v1/metrics.proto"
+    arguments = ["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", name]
+    assert protoc.main(arguments) == 0
+    sys.path.insert(0, str(out))
+    from ebpf_sidecar.v1 import metrics_pb2, metrics_pb2_grpc
+
+    class Api:
+        messages, Stub = metrics_pb2, metrics_pb2_grpc.EBPFMetricsStub
+
+    yield Api
+    sys.path.remove(str(out))
+
+
+@pytest.fixture
+def connect():
+    """Opens channels, each with a connection of its own."""
+    channels = []
+
+    def open_channel(daemon):
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", -1),
+            # Otherwise the library itself takes in many megabytes that nobody has asked for yet.
+            ("grpc.http2.bdp_probe", 0),
+        ]
+        channels.append(grpc.insecure_channel(daemon.grpc, options))
+        return channels[-1]
+
+    yield open_channel
+    for channel in channels:
+        channel.close()

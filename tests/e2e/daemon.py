@@ -75,11 +75,17 @@ class Daemon:
         assert response.status_code == 200, response.text
         return response.text
 
-    def metrics(self):
-        return Metrics.from_text(self.page())
+    def metrics(self, **labels):
+        """The samples that carry these labels: other connections of the machine may be very many, and parsing takes
+        longer than asking."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = self.page().splitlines(keepends=True)
+        return Metrics.from_text("".join(
+            line for line in lines if line.startswith("#") or all(label in line for label in wanted)
+        ))
 
     def account(self, **labels):
-        return self.metrics().account(**labels)
+        return self.metrics(**labels).account()
 
     def shows(self, expected, **labels):
         """The connections with these labels come to this account; a close may be a moment behind its application."""

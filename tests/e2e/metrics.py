@@ -43,10 +43,10 @@ class Metrics:
     def sum(self, name, **labels):
         return sum(value for _, value in self.samples(name, **labels))
 
-    def account(self, **labels):
-        """What the connections with these labels did."""
+    def account(self):
+        """What the connections did."""
         families = {"sent": SENT, "received": RECEIVED, "opened": OPENED, "closed": CLOSED, "active": ACTIVE}
-        return {what: self.sum(name, **labels) for what, name in families.items()}
+        return {what: self.sum(name) for what, name in families.items()}
 
 
 def finished(sent, received, connections=1):

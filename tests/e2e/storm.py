@@ -5,8 +5,10 @@ client each, on 127.0.0.1, 127.0.0.2 and so on, share the connections out; print
 Every connection is of another size and ends in one of three ways: the client closes first, the server does, or the
 client resets it once it has everything."""
 
+import ctypes
 import json
 import multiprocessing
+import signal
 import socket
 import struct
 import sys
@@ -26,7 +28,12 @@ def receive(connection, size):
         size -= received
 
 
+def end_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def serve(listener, numbers):
+    end_with_parent()
     answer = bytes(5001)
     for number in numbers:
         connection, _ = listener.accept()
@@ -42,6 +49,7 @@ def serve(listener, numbers):
 
 
 def connect(address, numbers):
+    end_with_parent()
     message = bytes(3001)
     for number in numbers:
         with socket.create_connection(address) as connection:

@@ -20,7 +20,7 @@ def test_retransmits_are_those_of_the_kernel_and_of_iperf3(sidecar, start, pair,
     iperf = start(*both_ways, namespace=client, stdout=report)
 
     def total(family, role, **labels):
-        return daemon.metrics().sum(family, role=role, dst_ip=ip, dst_port=port, **labels)
+        return daemon.metrics(role=role, dst_ip=ip, dst_port=port, **labels).sum(family)
 
     # One connection for control and one for each direction.
     until(lambda: total(ACTIVE, "client") == 3)
