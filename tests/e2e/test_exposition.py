@@ -27,7 +27,8 @@ def frozen(sidecar):
 
 
 def test_promtool_has_nothing_to_say(frozen):
-    lint = subprocess.run(["promtool", "check", "metrics"], input=frozen.page(), capture_output=True, text=True, timeout=20)
+    command = ["promtool", "check", "metrics"]
+    lint = subprocess.run(command, input=frozen.page(), capture_output=True, text=True, timeout=20)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
 
 
