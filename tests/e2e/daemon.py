@@ -18,6 +18,9 @@ BINARY = Path(os.environ.get("BINARY", Path(__file__).parents[2] / "target/relea
 # One collection that lasts for the whole test: everybody who asks is shown the same snapshot.
 FROZEN = {"collector.freshness": "1h", "collector.interval": "1h", "metrics.idle_ttl": "1h"}
 
+# A series for each end of each connection, with room for those that others on this machine make meanwhile.
+PORT_LABEL = {"collector.tcp.labels": "src_port", "metrics.max_series": 100_000}
+
 TEXT = "text/plain;version=0.0.4"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -92,7 +95,7 @@ class Daemon:
         deadline = time.monotonic() + 10
         while (found := self.account(**labels)) != expected and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert found == expected, labels
+        assert found == expected, f"{found} instead of {expected} for {labels}"
 
     def resident(self):
         """Resident memory in bytes."""

@@ -9,7 +9,7 @@ KINDS = ("prog", "map", "link")
 
 
 def owned(pid):
-    """The ids of the objects that a process holds, by kind: it is not the only one on this machine that may have some."""
+    """The ids of the objects that a process holds, by kind: others on this machine may have some too."""
     ids = {kind: set() for kind in KINDS}
     for file in os.listdir(f"/proc/{pid}/fdinfo"):
         try:

@@ -9,21 +9,26 @@ import subprocess
 import pytest
 
 from daemon import FROZEN, OPENMETRICS
-from metrics import Metrics
+from metrics import SENT, Metrics
+from tools import free_port
 
 
 @pytest.fixture
 def frozen(sidecar):
     daemon = sidecar(FROZEN)
-    # So that there are connections and round trips to be shown.
+    # So that there is something to be shown of every kind.
     for _ in range(3):
         socket.create_connection(("127.0.0.1", daemon.http_port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", free_port()))
+    names = {name for name, _ in daemon.metrics().values}
+    assert {SENT, "sidecar_connection_setup_seconds_count", "sidecar_connect_failures_total"} <= names
     return daemon
 
 
-def test_promtool_has_nothing_to_say(sidecar):
-    page = sidecar().page()
-    lint = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=20)
+def test_promtool_has_nothing_to_say(frozen):
+    command = ["promtool", "check", "metrics"]
+    lint = subprocess.run(command, input=frozen.page(), capture_output=True, text=True, timeout=20)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
 
 

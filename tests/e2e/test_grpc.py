@@ -60,7 +60,9 @@ def test_filters_choose(sidecar, api, connect):
     assert chosen(name_prefix="process_") == those(lambda name, _: name.startswith("process_"))
     status = {"module": "tcp", "status": "running"}
     assert chosen(labels=status) == those(lambda _, labels: labels >= status.items())
-    assert chosen(modules=["self"], name_prefix="sidecar_bpf_") == those(lambda name, _: name.startswith("sidecar_bpf_"))
+    assert chosen(modules=["self"], name_prefix="sidecar_bpf_") == those(
+        lambda name, _: name.startswith("sidecar_bpf_")
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ import json
 import pytest
 
 import network
+from daemon import PORT_LABEL
 from metrics import ACTIVE, RETRANSMITS
 from tools import free_port, until
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_retransmits_are_those_of_the_kernel_and_of_iperf3(sidecar, start, pair, tmp_path, family):
-    daemon, port = sidecar({"collector.tcp.labels": "src_port"}), free_port()
+    daemon, port = sidecar(PORT_LABEL), free_port()
     client, server, *addresses = pair
     ip = addresses[family == "v6"]
     start("iperf3", "-s", "-1", "-p", port, namespace=server, listens=port)

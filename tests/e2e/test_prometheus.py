@@ -8,6 +8,7 @@ import pytest
 import requests
 
 import network
+from daemon import PORT_LABEL
 from tools import free_port, until
 
 
@@ -73,7 +74,7 @@ def test_rates_of_bytes_and_retransmits(sidecar, start, prometheus, pair):
 
 
 def test_connections_by_port(sidecar, start, prometheus, namespace):
-    ask = prometheus(sidecar({"collector.tcp.labels": "src_port"}))
+    ask = prometheus(sidecar(PORT_LABEL))
     ports = [str(free_port()) for _ in range(2)]
     sockets = []
     for port, count in zip(ports, (3, 7)):
