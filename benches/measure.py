@@ -23,14 +23,45 @@ def cpu_ns(pid):
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
+class Company:
+    """Another daemon of this kind would spoil the figures: its programs run for our connections too, it keeps the kernel's
+    run-time statistics on, and the sockets have storage anyway. We wait for it to go, but not for ever."""
+
+    ours = set()
+    patience = 180
+    noticed = False
+
+    @classmethod
+    def present(cls):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/comm") as file:
+                    if file.read().strip() == os.path.basename(DAEMON) and int(pid) not in cls.ours:
+                        return True
+            except OSError:
+                pass  # it has just ended
+        return False
+
+    @classmethod
+    def wait(cls):
+        while cls.present():
+            if cls.patience <= 0:
+                cls.noticed = True
+                return
+            time.sleep(0.5)
+            cls.patience -= 0.5
+
+
 class Daemon:
     """The release build, as it is shipped. It may collect for each scrape, however soon after the last."""
 
     def __init__(self, **settings):
+        Company.wait()
         environment = {"PATH": os.environ["PATH"], "EBPF_SIDECAR_COLLECTOR_FRESHNESS": "1us", **settings}
         self.started = time.monotonic()
         self.process = subprocess.Popen([DAEMON], env=environment, stderr=subprocess.DEVNULL)
         self.pid = self.process.pid
+        Company.ours.add(self.pid)
         while True:
             try:
                 self.connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
@@ -48,8 +79,10 @@ class Daemon:
 
     def __exit__(self, *_):
         self.connection.close()
+        Company.noticed |= Company.present()
         self.process.terminate()
         self.process.wait()
+        Company.ours.remove(self.pid)
 
     def scrape(self):
         """One scrape as Prometheus makes it, over a connection that is kept."""
