@@ -63,8 +63,19 @@ fn build_proto(out: &Path) -> Result<()> {
     watch(Path::new("proto"))?;
     let descriptors = protox::compile([PROTO], ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    // Tests are clients; without a transport of its own the client costs the daemon nothing.
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    // The daemon writes families itself, one sample after another: see src/proto.rs.
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".ebpf_sidecar.v1.MetricFamily", "crate::proto::EncodedFamily")
+        .compile_fds(descriptors.clone())?;
+    // Tests are clients, and read what any client would.
+    let client = out.join("client");
+    fs::create_dir_all(&client)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .out_dir(client)
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

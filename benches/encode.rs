@@ -54,7 +54,7 @@ fn main() {
         json::stats(&snapshot, &mut out).expect("memory does not refuse");
         out.len()
     });
-    measure("protobuf, messages only", || {
+    measure("protobuf", || {
         let message = proto::snapshot(&snapshot, &Filter::default());
         prost::Message::encoded_len(black_box(&message))
     });

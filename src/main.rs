@@ -23,12 +23,14 @@ fn main() -> ExitCode {
 }
 
 /// Whoever frees a large block once makes glibc keep such blocks from then on, for each thread: a page and its compressor
-/// are large, and rare. Once the threshold is set, it stays where it is.
+/// are large, and rare. Once the threshold is set, it stays where it is. And a thread that encodes now and then needs no
+/// arena of its own.
 fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes two integers, and there is no other thread yet.
+    // SAFETY: each takes two integers, and there is no other thread yet.
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 

@@ -5,7 +5,10 @@ mod common;
 use ebpf_sidecar::exposition::filter::Filter;
 use ebpf_sidecar::exposition::{json, openmetrics, proto, text};
 use ebpf_sidecar::proto::MetricFilter;
+use prost::Message;
 use serde_json::{Value, json};
+
+use common::client;
 
 const TEXT: &str = r#"# HELP sidecar_connection_bytes_sent_total Payload bytes sent, each once.
 # TYPE sidecar_connection_bytes_sent_total counter
@@ -143,12 +146,17 @@ fn modules_have_reasons_and_costs() {
     assert_eq!(drops["maps"], json!([{"name": "table", "entries": null, "bytes": 4096, "full": 0}]));
 }
 
+/// As a client reads it.
+fn read(snapshot: &ebpf_sidecar::proto::Snapshot) -> client::proto::Snapshot {
+    client::proto::Snapshot::decode(&*snapshot.encode_to_vec()).unwrap()
+}
+
 #[test]
 fn filters_take_what_matches() {
     let snapshot = common::snapshot(1);
     let names = |filter: MetricFilter| -> Vec<(String, usize)> {
         let filter = Filter::new(filter, &snapshot).unwrap();
-        let families = proto::snapshot(&snapshot, &filter).families;
+        let families = read(&proto::snapshot(&snapshot, &filter)).families;
         families.into_iter().map(|family| (family.name, family.samples.len())).collect()
     };
     let all = MetricFilter::default();
@@ -183,6 +191,6 @@ fn filters_that_make_no_sense_name_the_field() {
 fn messages_keep_what_is_unknown_apart_from_zero() {
     let modules = proto::modules(&common::snapshot(1)).modules;
     assert_eq!((modules[0].maps[0].entries, modules[0].maps[0].full), (None, Some(0)));
-    let snapshot = proto::snapshot(&common::snapshot(9), &Filter::default());
+    let snapshot = read(&proto::snapshot(&common::snapshot(9), &Filter::default()));
     assert_eq!((snapshot.sequence, snapshot.timestamp_unix_nano), (9, 1_700_000_000_500_000_000));
 }

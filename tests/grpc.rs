@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::client::cut_after;
+use common::client::proto::ebpf_metrics_client::EbpfMetricsClient;
+use common::client::proto::{self, MetricFilter, sample};
 use common::{Running, large, sampler, snapshot, start, start_default, within};
-use ebpf_sidecar::proto::ebpf_metrics_client::EbpfMetricsClient;
-use ebpf_sidecar::proto::{self, MetricFilter, sample};
 use ebpf_sidecar::server::{Config, Limits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

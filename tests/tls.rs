@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::client::proto::GetHealthRequest;
+use common::client::proto::ebpf_metrics_client::EbpfMetricsClient;
 use common::client::{Reply, converse, send};
 use common::{file, sampler, snapshot, start, within};
-use ebpf_sidecar::proto::GetHealthRequest;
-use ebpf_sidecar::proto::ebpf_metrics_client::EbpfMetricsClient;
 use ebpf_sidecar::server::{Config, Limits, Servers, TlsConfig};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -1,5 +1,7 @@
 //! The typed messages of gRPC.
 
+use prost::encoding;
+
 use super::filter::Filter;
 use super::{HealthReport, QUANTILES, since_epoch};
 use crate::histogram::Histogram;
@@ -15,7 +17,7 @@ pub fn snapshot(snapshot: &Snapshot, filter: &Filter) -> proto::Snapshot {
         // Nanoseconds fit until the year 2554.
         timestamp_unix_nano: since_epoch(snapshot.taken_at).as_nanos() as u64,
         node: snapshot.node.to_string(),
-        families: wanted.map(|each| family(each, filter)).filter(|family| !family.samples.is_empty()).collect(),
+        families: wanted.filter_map(|each| family(each, filter)).collect(),
     }
 }
 
@@ -43,20 +45,23 @@ pub fn health(report: &HealthReport) -> proto::GetHealthResponse {
     }
 }
 
-fn family(Family { descriptor, samples }: &Family, filter: &Filter) -> proto::MetricFamily {
+/// A family in its bytes, sample by sample; `None` if no sample is wanted.
+fn family(Family { descriptor, samples }: &Family, filter: &Filter) -> Option<proto::EncodedFamily> {
     let kind = match descriptor.kind {
         Kind::Counter => proto::MetricType::Counter,
         Kind::Gauge => proto::MetricType::Gauge,
         Kind::Histogram => proto::MetricType::Histogram,
     };
-    proto::MetricFamily {
-        name: descriptor.name.to_owned(),
-        help: descriptor.help.to_owned(),
-        unit: descriptor.unit.to_owned(),
-        r#type: kind.into(),
-        module: descriptor.module.to_owned(),
-        samples: samples.iter().filter(|sample| filter.admits_sample(&sample.labels)).map(sample).collect(),
+    let mut wanted = samples.iter().filter(|sample| filter.admits_sample(&sample.labels)).peekable();
+    wanted.peek()?;
+    // The tags are those of MetricFamily in proto/; a client in tests/ reads them back.
+    let mut bytes = Vec::new();
+    for (tag, text) in [(1, descriptor.name), (2, descriptor.help), (3, descriptor.unit), (5, descriptor.module)] {
+        encoding::string::encode(tag, &text.to_owned(), &mut bytes);
     }
+    encoding::int32::encode(4, &kind.into(), &mut bytes);
+    wanted.for_each(|each| encoding::message::encode(6, &sample(each), &mut bytes));
+    Some(proto::EncodedFamily(bytes))
 }
 
 fn sample(Sample { labels, value }: &Sample) -> proto::Sample {

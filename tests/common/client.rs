@@ -1,5 +1,12 @@
 //! An HTTP client that can be as odd as a test needs.
 
+/// The messages as clients know them.
+pub mod proto {
+    #![allow(clippy::all)]
+
+    include!(concat!(env!("OUT_DIR"), "/client/ebpf_sidecar.v1.rs"));
+}
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
