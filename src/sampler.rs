@@ -109,10 +109,12 @@ fn serve(source: &mut dyn Source, pace: Pace, inbox: &mpsc::Receiver<Request>) {
         };
         // Before the collection: who asks later wants to know what was true later.
         waiting.extend(inbox.try_iter());
-        let fresh = last.as_ref().filter(|(taken, _)| taken.elapsed() < pace.freshness);
+        // A tick wants to see what is still in use, and half its interval is recent enough for that.
+        let age = if waiting.is_empty() { pace.interval / 2 } else { pace.freshness };
+        let fresh = last.as_ref().filter(|(taken, _)| taken.elapsed() < age);
         let snapshot = match fresh {
-            Some((_, snapshot)) if !waiting.is_empty() => Arc::clone(snapshot),
-            _ => {
+            Some((_, snapshot)) => Arc::clone(snapshot),
+            None => {
                 // The source guards its collectors one by one; this is for itself.
                 let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| source.collect())) else { return };
                 let snapshot = Arc::new(snapshot);
