@@ -134,3 +134,82 @@ fn serve(source: &mut dyn Source, pace: Pace, inbox: &mpsc::Receiver<Request>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Numbers its snapshots; each takes a while, and one may go wrong.
+    struct Slow {
+        taken: u64,
+        panics_at: u64,
+    }
+
+    impl Source for Slow {
+        fn collect(&mut self) -> Snapshot {
+            self.taken += 1;
+            assert!(self.taken < self.panics_at, "as the test wants it");
+            thread::sleep(Duration::from_millis(50));
+            Snapshot {
+                sequence: self.taken,
+                taken_at: SystemTime::UNIX_EPOCH,
+                uptime: Duration::ZERO,
+                node: "".into(),
+                modules: vec![],
+                families: vec![],
+                bounds: [].into(),
+            }
+        }
+    }
+
+    fn start(freshness: Duration, panics_at: u64) -> Sampler {
+        let pace = Pace { freshness, interval: Duration::from_secs(3600) };
+        let started = Sampler::spawn::<SampleError, _>(pace, move |serve| {
+            serve(&mut Slow { taken: 0, panics_at });
+            Ok(())
+        });
+        started.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn readers_at_the_same_time_share_a_collection() {
+        let sampler = start(Duration::ZERO, u64::MAX);
+        let (first, second, third) = tokio::join!(
+            sampler.snapshot(),
+            async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                sampler.snapshot().await
+            },
+            async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                sampler.snapshot().await
+            },
+        );
+        // Those that come while one runs get the next: it began after they asked.
+        assert_eq!([first, second, third].map(|snapshot| snapshot.unwrap().sequence), [1, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_fresh_snapshot_is_given_again() {
+        let sampler = start(Duration::from_secs(3600), u64::MAX);
+        let (first, again) = (sampler.snapshot().await.unwrap(), sampler.snapshot().await.unwrap());
+        assert!(Arc::ptr_eq(&first, &again));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_panics_ends_it_for_everybody() {
+        let sampler = start(Duration::ZERO, 2);
+        assert_eq!(sampler.snapshot().await.unwrap().sequence, 1);
+        assert_eq!(sampler.snapshot().await.unwrap_err(), SampleError::Stopped);
+        assert_eq!(sampler.snapshot().await.unwrap_err(), SampleError::Stopped);
+    }
+
+    #[test]
+    fn what_prevents_the_start_is_told() {
+        let pace = Pace { freshness: Duration::ZERO, interval: Duration::from_secs(1) };
+        let refused = Sampler::spawn::<SampleError, _>(pace, |_| Err(SampleError::Late));
+        assert_eq!(refused.unwrap_err(), SampleError::Late);
+    }
+}
