@@ -24,8 +24,8 @@ def cpu_ns(pid):
 
 
 class Company:
-    """Another daemon of this kind would spoil the figures: its programs run for our connections too, it keeps the kernel's
-    run-time statistics on, and the sockets have storage anyway. We wait for it to go, but not for ever."""
+    """Another daemon of this kind would spoil the figures: its programs run for our connections too, and
+    the sockets have storage anyway. We wait for it to go, but not for ever."""
 
     ours = set()
     patience = 180

@@ -1,7 +1,6 @@
 //! The one composer: from the configuration to a daemon that collects and serves, and back to nothing.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -125,8 +124,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let _ending = ending;
         let kernel = Kernel::probe(collectors::btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
-        let statistics = Rc::default();
-        let setup = Setup { kernel: &kernel, config: &config.collector.sections, limits, statistics };
+        let setup = Setup { kernel: &kernel, config: &config.collector.sections, limits };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
         let options = Options {
             modules: config.collector.modules.clone(),

@@ -70,9 +70,9 @@ pub struct HookReport {
 pub struct ProgramReport {
     /// Name of the program in the kernel.
     pub name: String,
-    /// `bpf_prog_info.run_cnt`, or for an iterator how often it went over everything.
+    /// How often it ran; an iterator, how often it went over everything.
     pub runs: u64,
-    /// `bpf_prog_info.run_time_ns`, or for an iterator the CPU time of the thread that ran it.
+    /// CPU time of its runs, estimated from some of them; of an iterator, what the thread that ran it needed.
     pub run_ns: u64,
 }
 

@@ -69,6 +69,13 @@ struct {
 	__type(value, struct tcp_missed);
 } missed SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PROGRAM_MAX);
+	__type(key, __u32); /* enum tcp_program */
+	__type(value, struct cost);
+} costs SEC(".maps");
+
 /* By inode number of the namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

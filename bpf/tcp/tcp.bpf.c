@@ -5,6 +5,7 @@
  */
 #include "account.bpf.h"
 #include "compat.bpf.h"
+#include "cost.bpf.h"
 #include "maps.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -234,8 +235,7 @@ static __always_inline void on_fin(struct sock *sk)
 		own_by_current(conn);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
+static __always_inline void on_state(struct sock *sk, int before, int after)
 {
 	struct tcp_missed *mine;
 	struct tcp_conn *conn;
@@ -244,25 +244,25 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 
 	/* Four of the ten changes in the life of a connection, both ends counted, tell us nothing. */
 	if (after == TCP_SYN_RECV || after == TCP_CLOSE_WAIT || after == TCP_FIN_WAIT2 || after == TCP_CLOSING)
-		return 0;
+		return;
 	if (!is_tcp(sk))
-		return 0;
+		return;
 	if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK) {
 		on_fin(sk);
-		return 0;
+		return;
 	}
 	now = bpf_ktime_get_ns();
 	if (before == TCP_CLOSE && after == TCP_SYN_SENT) {
 		on_connect(sk, now);
-		return 0;
+		return;
 	}
 	if (before == TCP_CLOSE && after == TCP_LISTEN) {
 		on_listen(sk, now);
-		return 0;
+		return;
 	}
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
-		return 0;
+		return;
 	if (after == TCP_ESTABLISHED) {
 		conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (conn && conn->phase == PHASE_CONNECTING) { /* even from SYN_RECV, when both sides opened at once */
@@ -272,10 +272,10 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 			if (conn)
 				on_accepted(tp, conn, now);
 		}
-		return 0;
+		return;
 	}
 	if (after != TCP_CLOSE)
-		return 0;
+		return;
 	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!conn) {
 		mine = my_missed();
@@ -286,12 +286,20 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 	} else {
 		on_closed(tp, conn, before, now);
 	}
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
+{
+	__u64 begin = cost_begin(&costs, PROGRAM_STATE);
+
+	on_state(sk, before, after);
+	cost_end(&costs, PROGRAM_STATE, begin);
 	return 0;
 }
 
 /* A SYN-ACK again, for a connection that may never come to be: it belongs to the listener's side. */
-SEC("tp_btf/tcp_retransmit_synack")
-int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
+static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 {
 	struct tcp_series_key key = { .role = ROLE_SERVER };
 	__u64 now = bpf_ktime_get_ns();
@@ -302,7 +310,7 @@ int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 
 	/* With TCP fast open it is the child, which counts its own. */
 	if (!is_tcp(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
-		return 0;
+		return;
 	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (conn)
 		who_of(&key.who, conn);
@@ -314,6 +322,15 @@ int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 	ns = namespace_of(sk);
 	if (ns)
 		add(&ns->retrans, 1);
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
+{
+	__u64 begin = cost_begin(&costs, PROGRAM_SYNACK);
+
+	on_synack(sk, req);
+	cost_end(&costs, PROGRAM_SYNACK, begin);
 	return 0;
 }
 
@@ -502,5 +519,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 /* For the generated Rust types alone. */
 enum tcp_role wire_role;
 enum tcp_reason wire_reason;
+enum tcp_program wire_program;
+struct cost wire_cost;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,6 +3,7 @@
 #ifndef SIDECAR_TCP_H
 #define SIDECAR_TCP_H
 
+#include "cost.h"
 #include "hist.h"
 #include "slots.h"
 
@@ -124,6 +125,13 @@ struct tcp_missed {
 	__u64 untracked;  /* closed before anything was known of them: older than the daemon, held by no process */
 	__u64 no_memory;  /* no socket storage to be had */
 	__u64 namespaces; /* no room for another namespace in the audit */
+};
+
+/* Those that time themselves, each by its struct cost. */
+enum tcp_program {
+	PROGRAM_STATE,
+	PROGRAM_SYNACK,
+	PROGRAM_MAX,
 };
 
 /* What the daemon tells the programs before they are loaded. */

@@ -1,34 +1,26 @@
 //! Iterator programs: the daemon runs them from beginning to end, and knows what that costs.
 
 use std::io::{self, ErrorKind, Read};
-use std::rc::Rc;
 use std::time::Duration;
 
 use libbpf_rs::{Iter, Link};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::bpf::own::RunStatistics;
 use crate::status::ProgramReport;
 
-/// From here on statistics cost a traversal more than switching them off and on again does.
-const LONG: Duration = Duration::from_millis(1);
-
 /// An iterator, and what its runs have cost. It runs on the caller's thread, whose CPU clock tells, for the whole of a
-/// traversal and the kernel's part of it too. The kernel's own statistics would read a clock before and after every single
-/// object, and by that double the cost: processors wait for memory there, and wait for many objects at once if they may.
+/// traversal and the kernel's part of it too.
 #[derive(Debug)]
 pub struct Traversal {
     link: Link,
-    statistics: Rc<RunStatistics>,
     runs: u64,
     cost: Duration,
-    last: Duration,
 }
 
 impl Traversal {
     /// Of an attached iterator.
-    pub fn new(link: Link, statistics: Rc<RunStatistics>) -> Traversal {
-        Traversal { link, statistics, runs: 0, cost: Duration::ZERO, last: Duration::ZERO }
+    pub fn new(link: Link) -> Traversal {
+        Traversal { link, runs: 0, cost: Duration::ZERO }
     }
 
     /// Runs it over all objects there are; tells the CPU time that it took.
@@ -37,15 +29,11 @@ impl Traversal {
     /// If the kernel ends it early.
     pub fn run(&mut self) -> io::Result<Duration> {
         let before = cpu_time();
-        if self.last < LONG {
-            exhaust(&self.link)?;
-        } else {
-            self.statistics.pause(|| exhaust(&self.link))?;
-        }
-        self.last = cpu_time().saturating_sub(before);
-        self.cost += self.last;
+        exhaust(&self.link)?;
+        let cost = cpu_time().saturating_sub(before);
+        self.cost += cost;
         self.runs += 1;
-        Ok(self.last)
+        Ok(cost)
     }
 
     /// A run is one over all objects.

@@ -3,7 +3,6 @@
 pub mod labels;
 pub mod tcp;
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use libbpf_rs::OpenObject;
@@ -13,7 +12,6 @@ use thiserror::Error;
 use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
-use crate::bpf::own::RunStatistics;
 use crate::bpf::plan::{Hook, btf_name};
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
@@ -60,8 +58,6 @@ pub struct Setup<'a> {
     pub config: &'a Config,
     /// Bounds that hold for all.
     pub limits: Limits,
-    /// What the kernel measures of our programs; for as long as somebody keeps a clone of it.
-    pub statistics: Rc<RunStatistics>,
 }
 
 /// Bounds that hold for all collectors.

@@ -82,10 +82,6 @@ impl<'a> Engine<'a> {
                 Module { spec, state, durations: Histogram::default() }
             })
             .collect();
-        // Not before: starting would cost more with them, as every traversal does.
-        if let Err(error) = setup.statistics.enable() {
-            warn!(%error, "the kernel does not measure our programs");
-        }
         let engine = Engine { modules, options, sequence: 0, started: Instant::now() };
         engine.tally()?;
         Ok(engine)

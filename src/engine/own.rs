@@ -22,7 +22,7 @@ static RUN_SECONDS: Descriptor = family(
     "sidecar_bpf_run_seconds_total",
     Kind::Counter,
     "seconds",
-    "CPU time of each of our BPF programs, as the kernel measures it; of those that look at sockets and files, by the thread that runs them.",
+    "CPU time of each of our BPF programs, from every 17th run; of those that look at sockets and files, from the clock of the thread that runs them.",
 );
 static MAP_ENTRIES: Descriptor = family("sidecar_bpf_map_entries", Kind::Gauge, "", "Entries in our BPF maps.");
 static MAP_BYTES: Descriptor = family(

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ impl Sidecar {
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
             let kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
-            let setup = Setup { kernel: &kernel, config: &wish.config, limits, statistics: Rc::default() };
+            let setup = Setup { kernel: &kernel, config: &wish.config, limits };
             let options = Options {
                 modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name.to_owned()).collect(),
                 node: Arc::from("test"),

@@ -3,7 +3,6 @@
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::rc::Rc;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -16,8 +15,8 @@ use super::audit::{self, Auditor};
 use super::decode::Decoder;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
-    bss, slot_pool, tcp_caller, tcp_caller_key, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener,
-    tcp_listener_key, tcp_missed, tcp_namespace, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key,
+    bss, cost, slot_pool, tcp_caller, tcp_caller_key, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener,
+    tcp_listener_key, tcp_missed, tcp_namespace, tcp_program, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key,
 };
 use super::skel::{OpenTcpSkel, TcpSkel, TcpSkelBuilder};
 use super::walk::Pacer;
@@ -97,10 +96,9 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
             hooks.push(program.attach().map_err(&attach)?);
         }
     }
-    let traversal = |link| Traversal::new(link, Rc::clone(&setup.statistics));
-    let sockets = traversal(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd()).map_err(&attach)?);
+    let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd()).map_err(&attach)?);
     let walk = &skel.progs.tcp_walk;
-    let files = if takes(&plan, walk) { Some(traversal(walk.attach().map_err(&attach)?)) } else { None };
+    let files = if takes(&plan, walk) { Some(Traversal::new(walk.attach().map_err(&attach)?)) } else { None };
     let maps = &skel.maps;
     let mut tcp = Tcp {
         decoder: Decoder::new(&setup.config.tcp),
@@ -213,6 +211,14 @@ impl Tcp<'_> {
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
 
+    fn cost(&self, name: &str, program: tcp_program) -> ProgramReport {
+        let key = program.0.to_ne_bytes();
+        let per_cpu = self.skel.maps.costs.lookup_percpu(&key, MapFlags::ANY).ok().flatten();
+        let cpus = per_cpu.iter().flatten().map(|bytes| from_bytes::<cost>(bytes));
+        let (runs, timed, ns) = cpus.fold((0, 0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.timed, sum.2 + cpu.ns));
+        own::estimate(name, runs, timed, ns)
+    }
+
     fn missed(&self) -> tcp_missed {
         let mut sum = tcp_missed::default();
         let per_cpu = self.skel.maps.missed.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
@@ -323,8 +329,9 @@ impl Collector for Tcp<'_> {
 
     fn programs(&self) -> Vec<ProgramReport> {
         let progs = &self.skel.progs;
-        let hooked = [&progs.tcp_state, &progs.tcp_synack].into_iter().filter(|program| takes(&self.plan, program));
-        let hooked = hooked.filter_map(|program| own::program(program.name().to_str()?, program.as_fd()).ok());
+        let hooked = [(&progs.tcp_state, tcp_program::PROGRAM_STATE), (&progs.tcp_synack, tcp_program::PROGRAM_SYNACK)];
+        let hooked = hooked.into_iter().filter(|(program, _)| takes(&self.plan, program));
+        let hooked = hooked.filter_map(|(program, index)| Some(self.cost(program.name().to_str()?, index)));
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
         hooked.chain([self.sockets.report("tcp_pass")]).chain(files).collect()
     }
