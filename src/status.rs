@@ -74,6 +74,8 @@ pub struct ProgramReport {
     pub runs: u64,
     /// CPU time of its runs, estimated from some of them; of an iterator, what the thread that ran it needed.
     pub run_ns: u64,
+    /// Runs that the kernel left out because the program was at work on that CPU already; `None` if it does not tell.
+    pub missed: Option<u64>,
 }
 
 /// One of our maps.

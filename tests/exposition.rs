@@ -142,7 +142,7 @@ fn modules_have_reasons_and_costs() {
     let drops = &modules["modules"][1];
     assert_eq!((&drops["name"], &drops["status"]), (&json!("drops"), &json!("degraded")));
     assert_eq!(drops["reason"], "no <hook>");
-    assert_eq!(drops["programs"], json!([{"name": "on_event", "runs": 3, "run_seconds": 1.5e-6}]));
+    assert_eq!(drops["programs"], json!([{"name": "on_event", "runs": 3, "run_seconds": 1.5e-6, "missed": 0}]));
     assert_eq!(drops["maps"], json!([{"name": "table", "entries": null, "bytes": 4096, "full": 0}]));
 }
 

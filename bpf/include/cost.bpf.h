@@ -2,7 +2,8 @@
 /*
  * Programs time themselves, one run in 17. The kernel's run-time statistics would read two clocks for every run of
  * every BPF program on the machine, ours or not, and switching them on takes CAP_SYS_ADMIN. A program does not
- * interrupt itself on a CPU (since 6.2 the kernel leaves such a run out, before it is rare), so plain additions do.
+ * interrupt itself on a CPU (since 6.2 the kernel leaves such a run out and counts it, before it is rare), so plain
+ * additions do.
  */
 #ifndef SIDECAR_COST_BPF_H
 #define SIDECAR_COST_BPF_H
@@ -36,10 +37,8 @@ static __always_inline void cost_end(void *costs, __u32 program, __u64 begin)
 	if (!begin)
 		return;
 	cost = bpf_map_lookup_elem(costs, &program);
-	if (cost) {
-		cost->timed++;
-		cost->ns += bpf_ktime_get_ns() - begin;
-	}
+	if (cost)
+		cost->ns += (bpf_ktime_get_ns() - begin) * COST_EVERY;
 }
 
 #endif

@@ -7,8 +7,7 @@
 
 struct cost {
 	__u64 runs;
-	__u64 timed; /* how many of them were timed */
-	__u64 ns;    /* what those took */
+	__u64 ns;    /* those that are timed stand for the others, too: a sum that only grows */
 	__u64 until; /* so many are not timed before the next one that is */
 };
 

@@ -38,7 +38,8 @@ impl Traversal {
 
     /// A run is one over all objects.
     pub fn report(&self, name: &str) -> ProgramReport {
-        ProgramReport { name: name.to_owned(), runs: self.runs, run_ns: self.cost.as_nanos() as u64 }
+        let run_ns = self.cost.as_nanos() as u64;
+        ProgramReport { name: name.to_owned(), runs: self.runs, run_ns, missed: None }
     }
 }
 

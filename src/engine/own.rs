@@ -24,6 +24,12 @@ static RUN_SECONDS: Descriptor = family(
     "seconds",
     "CPU time of each of our BPF programs, from every 17th run; of those that look at sockets and files, from the clock of the thread that runs them.",
 );
+static MISSED: Descriptor = family(
+    "sidecar_bpf_missed_runs_total",
+    Kind::Counter,
+    "",
+    "Runs that the kernel left out because the program was at work on that CPU already.",
+);
 static MAP_ENTRIES: Descriptor = family("sidecar_bpf_map_entries", Kind::Gauge, "", "Entries in our BPF maps.");
 static MAP_BYTES: Descriptor = family(
     "sidecar_bpf_map_bytes",
@@ -59,6 +65,7 @@ pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
         &HOOK,
         &RUNS,
         &RUN_SECONDS,
+        &MISSED,
         &MAP_ENTRIES,
         &MAP_BYTES,
         &MAP_FULL,
@@ -78,6 +85,7 @@ pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[F
     let mut hook = Family::new(&HOOK);
     let mut runs = Family::new(&RUNS);
     let mut run_seconds = Family::new(&RUN_SECONDS);
+    let mut missed = Family::new(&MISSED);
     let mut map_entries = Family::new(&MAP_ENTRIES);
     let mut map_bytes = Family::new(&MAP_BYTES);
     let mut map_full = Family::new(&MAP_FULL);
@@ -95,6 +103,9 @@ pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[F
         for program in &report.programs {
             let labels = labels([("module", module), ("program", &program.name)]);
             runs.integer(Labels::clone(&labels), program.runs);
+            if let Some(count) = program.missed {
+                missed.integer(Labels::clone(&labels), count);
+            }
             run_seconds.number(labels, program.run_ns as f64 / 1e9);
         }
         for map in &report.maps {
@@ -108,7 +119,7 @@ pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[F
             map_bytes.integer(labels, map.bytes);
         }
     }
-    let mut families = vec![status, hook, runs, run_seconds, map_entries, map_bytes, map_full, series(found)];
+    let mut families = vec![status, hook, runs, run_seconds, missed, map_entries, map_bytes, map_full, series(found)];
     families.extend(from_modules(modules));
     families.push(build());
     families.extend(process::families());

@@ -201,14 +201,15 @@ fn hook(HookReport { name, kind, cost, reason }: &HookReport) -> impl Serialize 
     Hook { name, kind: kind.map(|kind| kind.as_str()), cost: cost.as_str(), reason }
 }
 
-fn program(ProgramReport { name, runs, run_ns }: &ProgramReport) -> impl Serialize + '_ {
+fn program(ProgramReport { name, runs, run_ns, missed }: &ProgramReport) -> impl Serialize + '_ {
     #[derive(Serialize)]
     struct Program<'a> {
         name: &'a str,
         runs: u64,
         run_seconds: f64,
+        missed: Option<u64>,
     }
-    Program { name, runs: *runs, run_seconds: *run_ns as f64 / 1e9 }
+    Program { name, runs: *runs, run_seconds: *run_ns as f64 / 1e9, missed: *missed }
 }
 
 fn map(MapReport { name, entries, bytes, full }: &MapReport) -> impl Serialize + '_ {

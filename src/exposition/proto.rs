@@ -121,7 +121,8 @@ fn hook(report: &HookReport) -> proto::Hook {
 }
 
 fn program(report: &ProgramReport) -> proto::Program {
-    proto::Program { name: report.name.clone(), runs: report.runs, run_seconds: report.run_ns as f64 / 1e9 }
+    let run_seconds = report.run_ns as f64 / 1e9;
+    proto::Program { name: report.name.clone(), runs: report.runs, run_seconds, missed: report.missed }
 }
 
 fn map(report: &MapReport) -> proto::Map {

@@ -211,12 +211,13 @@ impl Tcp<'_> {
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
 
-    fn cost(&self, name: &str, program: tcp_program) -> ProgramReport {
-        let key = program.0.to_ne_bytes();
+    fn cost(&self, program: &ProgramMut<'_>, index: tcp_program) -> ProgramReport {
+        let key = index.0.to_ne_bytes();
         let per_cpu = self.skel.maps.costs.lookup_percpu(&key, MapFlags::ANY).ok().flatten();
         let cpus = per_cpu.iter().flatten().map(|bytes| from_bytes::<cost>(bytes));
-        let (runs, timed, ns) = cpus.fold((0, 0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.timed, sum.2 + cpu.ns));
-        own::estimate(name, runs, timed, ns)
+        let (runs, run_ns) = cpus.fold((0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.ns));
+        let name = program.name().to_string_lossy().into_owned();
+        ProgramReport { name, runs, run_ns, missed: own::missed_runs(program.as_fd()) }
     }
 
     fn missed(&self) -> tcp_missed {
@@ -331,7 +332,7 @@ impl Collector for Tcp<'_> {
         let progs = &self.skel.progs;
         let hooked = [(&progs.tcp_state, tcp_program::PROGRAM_STATE), (&progs.tcp_synack, tcp_program::PROGRAM_SYNACK)];
         let hooked = hooked.into_iter().filter(|(program, _)| takes(&self.plan, program));
-        let hooked = hooked.filter_map(|(program, index)| Some(self.cost(program.name().to_str()?, index)));
+        let hooked = hooked.map(|(program, index)| self.cost(program, index));
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
         hooked.chain([self.sockets.report("tcp_pass")]).chain(files).collect()
     }
