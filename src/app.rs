@@ -38,7 +38,7 @@ pub enum Error {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The system refused something basic.
-    #[error("{context}: {source}")]
+    #[error("{context}")]
     System {
         /// What was being done.
         context: &'static str,

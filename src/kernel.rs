@@ -34,6 +34,8 @@ pub struct Kernel {
     pub tick_ns: u64,
     /// Those of the wanted names that BTF has.
     pub names: BTreeSet<String>,
+    /// Why BTF cannot be read, if that is so.
+    pub btf_error: Option<String>,
 }
 
 /// Modes of `lockdown(7)`.
@@ -66,6 +68,7 @@ impl Kernel {
         let mounts = mounts.as_deref().map(mounted);
         let mounted = |kind: &str| Some(mounts.as_ref()?.iter().any(|(_, mounted)| *mounted == kind));
         let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("Linux has had the coarse clock since 2.6.32");
+        let found = names(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect());
         Kernel {
             release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
             btf: Path::new(BTF).try_exists().ok(),
@@ -74,7 +77,8 @@ impl Kernel {
             tracefs: mounted("tracefs"),
             kprobes: event_source("kprobe"),
             tick_ns: tick.tv_nsec() as u64,
-            names: names(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect()),
+            btf_error: found.as_ref().err().map(ToString::to_string),
+            names: found.unwrap_or_default(),
         }
     }
 
@@ -105,12 +109,10 @@ pub fn iterator(name: &str) -> String {
 }
 
 /// The wanted names that this kernel has, each of the right kind. The types themselves are let go again.
-fn names(wanted: &HashSet<String>) -> BTreeSet<String> {
-    let Ok(btf) = Btf::from_vmlinux() else {
-        return BTreeSet::new();
-    };
+fn names(wanted: &HashSet<String>) -> libbpf_rs::Result<BTreeSet<String>> {
+    let btf = Btf::from_vmlinux()?;
     let all = btf.type_by_kind::<BtfType<'_>>().filter_map(|found| Some((found.kind(), found.name()?.to_str()?)));
-    wanted_of(wanted, all)
+    Ok(wanted_of(wanted, all))
 }
 
 fn wanted_of<'a>(wanted: &HashSet<String>, all: impl Iterator<Item = (BtfKind, &'a str)>) -> BTreeSet<String> {

@@ -74,7 +74,7 @@ pub fn drop_unneeded() {
 /// What will be less good with these capabilities, though it runs.
 pub fn note(held: &CapsHashSet) -> Option<&'static str> {
     (!held.contains(&Capability::CAP_SYS_PTRACE))
-        .then_some("without CAP_SYS_PTRACE, processes of other users may go unnamed")
+        .then_some("without CAP_SYS_PTRACE, the audit leaves out the network namespaces of other users' processes")
 }
 
 #[cfg(test)]

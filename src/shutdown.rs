@@ -5,10 +5,14 @@ use std::io;
 use std::process;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Duration, Instant};
+
+/// Some send the same request twice in a row: to the process and to its group.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// Waits for a request to stop and tells its name. Signals count from the call on, not from the first poll, so that
-/// none is lost while the daemon starts. A second request ends the process at once: whoever asks twice does not want
-/// to wait for the first.
+/// none is lost while the daemon starts. A request that comes again later ends the process at once: whoever asks twice
+/// does not want to wait for the first.
 ///
 /// # Errors
 /// If the handlers cannot be installed.
@@ -19,9 +23,14 @@ pub fn requested() -> io::Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         let name = either(&mut terminate, &mut interrupt).await;
+        let asked = Instant::now();
         tokio::spawn(async move {
-            either(&mut terminate, &mut interrupt).await;
-            process::exit(1);
+            loop {
+                either(&mut terminate, &mut interrupt).await;
+                if asked.elapsed() > SAME_REQUEST {
+                    process::exit(1);
+                }
+            }
         });
         name
     })

@@ -19,6 +19,15 @@ static __always_inline bool sock_busy(struct sock *sk)
 	return false;
 }
 
+/*
+ * What tells a network namespace from all others, those before and after it included. Before 5.12 (commit 3d368ab87cf6,
+ * "net: initialize net->net_cookie at netns setup") there is the inode number alone, which is used again.
+ */
+static __always_inline __u64 net_id(struct net *net)
+{
+	return bpf_core_field_exists(struct net, net_cookie) ? net->net_cookie : net->ns.inum;
+}
+
 /* Kernels without CONFIG_IPV6 have no such fields, and no such sockets. */
 static __always_inline bool has_ipv6(void)
 {

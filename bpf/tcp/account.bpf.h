@@ -28,15 +28,16 @@ static __always_inline struct tcp_missed *my_missed(void)
 
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
-	__u32 inum = sk->__sk_common.skc_net.net->ns.inum;
-	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &inum);
-	struct tcp_namespace new = {};
+	struct net *net = sk->__sk_common.skc_net.net;
+	__u64 id = net_id(net);
+	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &id);
+	struct tcp_namespace new = { .inum = net->ns.inum };
 	struct tcp_missed *mine;
 
 	if (ns)
 		return ns;
-	bpf_map_update_elem(&namespaces, &inum, &new, BPF_NOEXIST);
-	ns = bpf_map_lookup_elem(&namespaces, &inum);
+	bpf_map_update_elem(&namespaces, &id, &new, BPF_NOEXIST);
+	ns = bpf_map_lookup_elem(&namespaces, &id);
 	if (!ns) {
 		mine = my_missed();
 		if (mine)
@@ -106,7 +107,9 @@ static __always_inline struct tcp_series *series_of(struct tcp_sock *tp, struct 
 		who_of(&key.who, conn);
 		ends_of(&key, &sk->__sk_common, bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport));
 		slot = SLOT_FIND(series, &key, now) + 1;
-		conn->series = slot;
+		/* Each pass keeps the slots of open connections in use; those of others may be given to somebody else. */
+		if (conn->phase != PHASE_CONNECTING)
+			conn->series = slot;
 	}
 	slot--;
 	return bpf_map_lookup_elem(&series, &slot);
@@ -264,13 +267,14 @@ static __always_inline void sample_rtt(struct tcp_sock *tp, struct tcp_conn *con
 {
 	struct tcp_timing *t;
 
-	if (!srtt_us) /* the kernel has not measured one yet */
+	if (!srtt_us && !conn->timing) /* the kernel has not measured one yet */
 		return;
 	t = timing_of(tp, conn, now);
 	if (!t)
 		return;
 	t->head.last_ns = now;
-	hist_add(&t->rtt, srtt_us >> 3);
+	if (srtt_us)
+		hist_add(&t->rtt, srtt_us >> 3);
 }
 
 #endif

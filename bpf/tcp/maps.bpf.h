@@ -76,12 +76,12 @@ struct {
 	__type(value, struct cost);
 } costs SEC(".maps");
 
-/* By inode number of the namespace. */
+/* By net_id(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
-	__type(key, __u32);
+	__type(key, __u64);
 	__type(value, struct tcp_namespace);
 } namespaces SEC(".maps");
 

@@ -117,7 +117,7 @@ struct tcp_namespace {
 	__u64 accepts;  /* SYN_RECV -> ESTABLISHED */
 	__u64 retrans;  /* what went into tcp_series.retrans */
 	__u32 pid;      /* a process that lives there, as of the last walk over open files; 0: none seen yet */
-	__u32 pad;
+	__u32 inum;     /* inode number */
 };
 
 /* What could not be counted, per CPU. */

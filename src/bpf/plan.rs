@@ -149,6 +149,12 @@ pub fn btf_name(way: &Alternative) -> String {
 /// Why this kernel does not offer a way, as far as can be known without trying.
 fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     let target = way.target;
+    if kernel.btf == Some(false) {
+        return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
+    }
+    if let Some(error) = &kernel.btf_error {
+        return Some(format!("the kernel's BTF cannot be read: {error}"));
+    }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),
         HookKind::Iter if !kernel.has_iterator(target) => Some(format!("this kernel has no iterator {target}")),

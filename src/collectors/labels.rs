@@ -24,10 +24,22 @@ pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
     labels.iter().cloned().chain([(name, value.into())]).collect()
 }
 
-/// Name of a process, as `task_struct.comm` has it.
+/// Name of a process, as `task_struct.comm` has it. Bytes that are not UTF-8 are shown as `\\xff`, and a text that looks
+/// like that has its backslash shown as `\\x5c`: two names never look the same, as two series must not.
 pub fn comm(bytes: &[u8; 16]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    let mut name = String::new();
+    for chunk in bytes[..end].utf8_chunks() {
+        for (at, c) in chunk.valid().char_indices() {
+            let looks_escaped = || {
+                let hex = chunk.valid().as_bytes().get(at + 2..at + 4);
+                chunk.valid()[at..].starts_with("\\x") && hex.is_none_or(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+            };
+            if c == '\\' && looks_escaped() { name.push_str("\\x5c") } else { name.push(c) }
+        }
+        chunk.invalid().iter().for_each(|byte| name.push_str(&format!("\\x{byte:02x}")));
+    }
+    name
 }
 
 /// An address; IPv4 in its own notation, also where a dual-stack socket carries it.
@@ -52,7 +64,10 @@ mod tests {
     fn a_name_ends_at_its_zero_and_may_be_any_bytes() {
         assert_eq!(comm(b"nginx\0garbage!!!"), "nginx");
         assert_eq!(comm(b"0123456789abcdef"), "0123456789abcdef");
-        assert_eq!(comm(b"\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "\u{fffd}");
+        assert_eq!(comm(b"a\\b\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a\\b");
+        assert_eq!(comm(b"\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "\\xff");
+        assert_eq!(comm(b"\\xff\0\0\0\0\0\0\0\0\0\0\0\0"), "\\x5cxff");
+        assert_eq!(comm(b"\\x\xc3\xa9\xc3\0\0\0\0\0\0\0\0\0\0\0"), "\\x\u{e9}\\xc3");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Invalid {
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The address cannot be had.
-    #[error("cannot listen on {address} ({key}): {source}")]
+    #[error("cannot listen on {address} ({key})")]
     Listen {
         /// The key that names the port.
         key: &'static str,

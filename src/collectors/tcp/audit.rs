@@ -16,7 +16,7 @@ type Totals = [u64; COUNTERS.len()];
 /// What was counted in each namespace since it was first looked at.
 #[derive(Debug, Default)]
 pub struct Auditor {
-    known: HashMap<u32, Account>,
+    known: HashMap<u64, Account>,
     /// The sums over namespaces that are no more.
     ended: Option<Pair>,
 }
@@ -35,18 +35,18 @@ struct Pair {
 
 impl Auditor {
     /// Takes the present state of the namespaces. One that no process lives in any more keeps its last state.
-    pub fn update(&mut self, namespaces: impl Iterator<Item = (u32, tcp_namespace)>) {
-        for (inum, ns) in namespaces.filter(|(_, ns)| ns.pid != 0) {
+    pub fn update(&mut self, namespaces: impl Iterator<Item = (u64, tcp_namespace)>) {
+        for (id, ns) in namespaces.filter(|(_, ns)| lives(ns)) {
             let Ok(snmp) = fs::read_to_string(format!("/proc/{}/net/snmp", ns.pid)) else { continue };
             let Some(kernel) = tcp_counters(&snmp) else { continue };
             let now = Pair { kernel, counted: [ns.retrans, ns.connects, ns.accepts] };
-            self.known.entry(inum).or_insert(Account { first: now, last: now }).last = now;
+            self.known.entry(id).or_insert(Account { first: now, last: now }).last = now;
         }
     }
 
     /// Closes the account of a namespace. Should it come back, it gets a new one.
-    pub fn end(&mut self, inum: u32) {
-        if let Some(account) = self.known.remove(&inum) {
+    pub fn end(&mut self, id: u64) {
+        if let Some(account) = self.known.remove(&id) {
             let ended = self.ended.get_or_insert_default();
             ended.kernel = plus(ended.kernel, account.gain().kernel);
             ended.counted = plus(ended.counted, account.gain().counted);
@@ -75,9 +75,9 @@ impl Account {
     }
 }
 
-/// Whether that process still lives in that namespace.
-pub fn lives(pid: u32, inum: u32) -> bool {
-    fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns.ino() == u64::from(inum))
+/// Whether the process that was seen in the namespace still lives there.
+pub fn lives(ns: &tcp_namespace) -> bool {
+    ns.pid != 0 && fs::metadata(format!("/proc/{}/ns/net", ns.pid)).is_ok_and(|link| link.ino() == u64::from(ns.inum))
 }
 
 fn plus(a: Totals, b: Totals) -> Totals {

@@ -74,6 +74,8 @@ struct Tcp<'a> {
     /// Held for as long as the collector runs: dropping them detaches.
     _hooks: Vec<Link>,
     pacer: Pacer,
+    /// When the last pass was made.
+    passed_ns: u64,
     auditor: Auditor,
     /// Process ids mean the same to us as to the programs.
     sees_all_processes: bool,
@@ -113,6 +115,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         files,
         _hooks: hooks,
         pacer: Pacer::new(monotonic_ns()),
+        passed_ns: 0,
         auditor: Auditor::default(),
         sees_all_processes: in_first_pid_namespace(),
         carried: 0,
@@ -208,6 +211,7 @@ impl Tcp<'_> {
         data.pass_sockets = 0;
         let number = data.pass_number;
         self.sockets.run()?;
+        self.passed_ns = now_ns;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
 
@@ -232,11 +236,11 @@ impl Tcp<'_> {
         sum
     }
 
-    fn namespaces(&self) -> Vec<(u32, tcp_namespace)> {
+    fn namespaces(&self) -> Vec<(u64, tcp_namespace)> {
         let map = &self.skel.maps.namespaces;
         let entry = |key: Vec<u8>| {
             let value = map.lookup(&key, MapFlags::ANY).ok()??;
-            Some((u32::from_ne_bytes(key.try_into().ok()?), from_bytes(&value)))
+            Some((u64::from_ne_bytes(key.try_into().ok()?), from_bytes(&value)))
         };
         map.keys().filter_map(entry).collect()
     }
@@ -247,10 +251,10 @@ impl Tcp<'_> {
 
     /// Forgets namespaces in which the last walk found nobody alive.
     fn prune_namespaces(&mut self) -> libbpf_rs::Result<()> {
-        for (inum, ns) in self.namespaces() {
-            if !audit::lives(ns.pid, inum) {
-                self.auditor.end(inum);
-                self.skel.maps.namespaces.delete(&inum.to_ne_bytes())?;
+        for (id, ns) in self.namespaces() {
+            if !audit::lives(&ns) {
+                self.auditor.end(id);
+                self.skel.maps.namespaces.delete(&id.to_ne_bytes())?;
             }
         }
         Ok(())
@@ -300,8 +304,9 @@ impl Collector for Tcp<'_> {
             self.walk(now_ns).map_err(CollectError::during("looking for the owners of sockets"))?;
             self.prune_namespaces().map_err(CollectError::during("forgetting network namespaces"))?;
         }
-        let ttl_ns = self.limits.idle_ttl.as_nanos() as u64;
-        let idle = |last_ns: u64| now_ns.saturating_sub(last_ns) > ttl_ns;
+        // As of the last pass, which marked everything that is in use.
+        let (ttl_ns, passed_ns) = (self.limits.idle_ttl.as_nanos() as u64, self.passed_ns);
+        let idle = |last_ns: u64| passed_ns.saturating_sub(last_ns) > ttl_ns;
         let expiring = CollectError::during("expiring idle series");
         let (max_series, carried) = (self.limits.max_series, &mut self.carried);
         let carry = |slot, s: tcp_series| {
