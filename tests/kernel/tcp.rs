@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::tcp::Label;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
@@ -316,9 +317,10 @@ fn an_open_connection_belongs_to_who_holds_it() {
     });
     client.write_all(&[1; 50]).unwrap();
     client.read_exact(&mut [0; 60]).unwrap();
-    let metrics = sidecar.snapshot();
     let port = port.to_string();
     let labels = [("role", "server"), ("dst_port", port.as_str()), ("comm", "holder")];
+    // At once on most machines; where there are very many open files, walks have to be saved up for.
+    let metrics = sidecar.until(|metrics| metrics.sum(ACTIVE, &labels) == 1);
     assert_eq!((metrics.sum(SENT, &labels), metrics.sum(RECEIVED, &labels)), (60, 50));
     assert_eq!(metrics.sum(ACTIVE, &labels), 1);
     client.write_all(&[1]).unwrap();
@@ -499,14 +501,20 @@ fn a_full_family_folds_into_other_and_sums_stay_exact() {
         assert!(family.samples.len() - others <= 50, "{name} has {} series", family.samples.len());
     }
     assert!(metrics.sum("sidecar_series_folded_total", &[("family", SENT)]) >= 900);
-    // The table is full: all of this goes to `other`, to the byte.
+    // The table is full: all of this goes to `other`, to the byte. Other programs of this machine may add to it at the
+    // same time, but not in every moment.
     let other = [("comm", "other"), ("role", "other"), ("dst_ip", "other"), ("dst_port", "other")];
     let of = |metrics: &Metrics| [SENT, RECEIVED, OPENED, CLOSED].map(|family| metrics.sum(family, &other));
-    let before = of(&metrics);
-    visit(1000, 300);
-    let metrics = sidecar.until(|metrics| metrics.sum(CLOSED, &other) >= before[3] + 600);
-    let gained: Vec<_> = of(&metrics).iter().zip(before).map(|(after, before)| after - before).collect();
-    assert_eq!(gained, [300 * 40, 300 * 40, 600, 600]);
+    let ours = [100 * 40, 100 * 40, 200, 200];
+    let exact = (0..20).any(|window| {
+        let before = of(&sidecar.snapshot());
+        visit(1000 + window * 100, 100);
+        let after = of(&sidecar.until(|metrics| metrics.sum(CLOSED, &other) >= before[3] + ours[3]));
+        let gained: [u64; 4] = std::array::from_fn(|index| after[index] - before[index]);
+        assert!(gained.iter().zip(ours).all(|(gained, ours)| *gained >= ours), "{gained:?} of {ours:?}");
+        gained == ours
+    });
+    assert!(exact);
 }
 
 #[test]
@@ -598,25 +606,20 @@ fn nothing_is_left_behind() {
     let to = listener.local_addr().unwrap();
     let server = serve(listener, 2000, 1, 1);
     let load = thread::spawn(move || (0..2000).for_each(|_| exchange(to, 1, 1)));
+    let before = programs();
     let sidecar = Sidecar::start(Wish::default());
-    let during = programs();
+    let ours: BTreeSet<_> = programs().difference(&before).copied().collect();
+    assert!(ours.len() >= 4, "{ours:?}");
     sidecar.snapshot();
     drop(sidecar);
     // The kernel frees them after a grace period.
-    let gone = |program: &u32| !programs().contains(program);
-    let ours = || during.iter().filter(|program| names_of(**program).starts_with("tcp_")).all(gone);
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !ours() && Instant::now() < deadline {
+    while !programs().is_disjoint(&ours) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(50));
     }
-    assert!(ours(), "programs are left: {:?}", programs());
+    assert!(programs().is_disjoint(&ours), "of {ours:?} are left: {:?}", programs().intersection(&ours));
     load.join().unwrap();
     server.join().unwrap();
-}
-
-fn names_of(id: u32) -> String {
-    let program = libbpf_rs::query::ProgInfoIter::default().find(|program| program.id == id);
-    program.map(|program| program.name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The default programs, as the kernel lists them, hang on rare events alone.
@@ -640,4 +643,56 @@ fn no_program_is_on_a_send_receive_or_syscall_path() {
     }
     let runs = sidecar.snapshot().sum("sidecar_bpf_runs_total", &[("program", "tcp_state")]) - before;
     assert!(runs < 100, "{runs} runs for 10000 messages (other processes may have connected)");
+}
+
+/// Names that are not text, or look like the escapes of such, are as many series as there are processes.
+#[test]
+fn names_of_any_bytes_stay_apart() {
+    let sidecar = Sidecar::start(Wish::default());
+    let listener = listen("127.0.0.1");
+    let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
+    let names: [&[u8]; 4] = [b"\xff", b"\xfe", b"\\xff", b"qu\"ote\n"];
+    let server = serve(listener, names.len(), 10, 10);
+    for name in names {
+        let child = in_process("renamed", || {
+            set_name(&std::ffi::CString::new(name).unwrap()).unwrap();
+            exchange(to, 10, 10);
+        });
+        waitpid(child, None).unwrap();
+    }
+    server.join().unwrap();
+    let metrics = sidecar.until(all_closed(port, 4));
+    let port = port.to_string();
+    for shown in ["\\xff", "\\xfe", "\\x5cxff", "qu\"ote\n"] {
+        let labels = [("role", "client"), ("dst_port", port.as_str()), ("comm", shown)];
+        assert_eq!((metrics.count(SENT, &labels), metrics.sum(SENT, &labels)), (1, 10), "{shown}");
+    }
+}
+
+/// The kernel gives a new namespace the inode number of an old one; its counters begin anew, and ours must not fall.
+#[test]
+fn the_audit_tells_namespaces_apart_that_share_a_number() {
+    let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::default() });
+    let mut before = 0;
+    for _ in 0..3 {
+        let network = Network::new();
+        let namespace = std::fs::File::open(format!("/run/netns/{}", network.a)).unwrap();
+        let child = in_process("ns-load", || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = listen("127.0.0.1");
+            let to = listener.local_addr().unwrap();
+            // Time for a walk to find somebody living here, who holds a socket.
+            thread::sleep(Duration::from_millis(700));
+            let server = serve(listener, 20, 1, 1);
+            (0..20).for_each(|_| exchange(to, 1, 1));
+            server.join().unwrap();
+            // And for a tick to see the counters once more.
+            thread::sleep(Duration::from_millis(500));
+        });
+        waitpid(child, None).unwrap();
+        let metrics = sidecar.snapshot();
+        let kernel = metrics.sum("sidecar_audit_kernel_total", &[("counter", "connects")]);
+        assert!(kernel >= before + 20, "from {before} to {kernel} for 20 connects");
+        before = kernel;
+    }
 }
