@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::tcp::Label;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
 use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, kernel_counter, listen, serve, serve_here};
@@ -689,7 +689,7 @@ fn the_audit_tells_namespaces_apart_that_share_a_number() {
             // And for a tick to see the counters once more.
             thread::sleep(Duration::from_millis(500));
         });
-        waitpid(child, None).unwrap();
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
         let metrics = sidecar.snapshot();
         let kernel = metrics.sum("sidecar_audit_kernel_total", &[("counter", "connects")]);
         assert!(kernel >= before + 20, "from {before} to {kernel} for 20 connects");
