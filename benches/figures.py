@@ -192,8 +192,8 @@ def cpu():
     for connections, target in ((0, 0.1), (20_000, 0.5)):
         with Daemon() as daemon, Holders(connections):
             settle(daemon)
-            before, begin = daemon.cpu_ns(), time.monotonic()
             passes = -daemon.value("sidecar_bpf_run_seconds_total", program="tcp_pass")
+            before, begin = daemon.cpu_ns(), time.monotonic()
             for _ in range(seconds // 5):
                 time.sleep(5)
                 daemon.scrape()
