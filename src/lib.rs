@@ -1,4 +1,15 @@
 //! ebpf-sidecar: what the Linux kernel knows about a workload, read from the kernel's own counters.
+//!
+//! Data goes one way. Nothing on the right is known on the left; `tests/rooms.rs` holds the rooms to it.
+//!
+//! ```text
+//! bpf/*.bpf.c --> collectors --> engine --> sampler --> snapshot --> exposition --> server
+//!                     |                    (one thread,   (plain      (text, JSON,   (HTTP, gRPC)
+//!                    bpf                  many readers)    data)       protobuf)
+//! ```
+//!
+//! [`app`] puts it together from a [`config`]; [`cli`] and [`check`] are the commands; [`kernel`], [`privileges`],
+//! [`status`] and [`histogram`] are what several rooms speak of.
 
 pub mod app;
 pub mod bpf;

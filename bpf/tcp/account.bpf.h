@@ -107,7 +107,8 @@ static __always_inline struct tcp_series *series_of(struct tcp_sock *tp, struct 
 		who_of(&key.who, conn);
 		ends_of(&key, &sk->__sk_common, bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport));
 		slot = SLOT_FIND(series, &key, now) + 1;
-		/* Each pass keeps the slots of open connections in use; those of others may be given to somebody else. */
+		/* Each pass keeps the slots of open connections in use; those of others may be given to somebody else.
+		 */
 		if (conn->phase != PHASE_CONNECTING)
 			conn->series = slot;
 	}
