@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::bpf::plan::Plan;
-use crate::collectors::{self, Limits, Objects, Setup};
+use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
 use crate::engine::{Engine, Options, StartError};
 use crate::histogram::Bound;
@@ -60,11 +60,13 @@ impl Error {
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
-        let plan = Plan::new(spec.hooks, kernel);
+        let plan = Plan::new(spec.hooks, kernel, config.collector.named);
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
         let (status, reason) = match plan.check() {
             _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),
-            Err(missing) => (Status::Unsupported, missing.to_string()),
+            Err(missing) => {
+                (if missing.declined { Status::Disabled } else { Status::Unsupported }, missing.to_string())
+            }
             Ok(()) if plan.missing().is_empty() => (Status::Running, String::new()),
             Ok(()) => (Status::Degraded, plan.missing()),
         };
@@ -124,7 +126,13 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let _ending = ending;
         let kernel = Kernel::probe(collectors::btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
-        let setup = Setup { kernel: &kernel, config: &config.collector.sections, limits };
+        let setup = Setup {
+            named: config.collector.named,
+            kernel: &kernel,
+            config: &config.collector.sections,
+            limits,
+            shared: Shared::default(),
+        };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
         let options = Options {
             modules: config.collector.modules.clone(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kernel::{Cgroup, Kernel, Lockdown};
 use crate::privileges::{self, Missing};
-use crate::status::{self, Cost, Health, HookKind, HookReport, ModuleReport, Status};
+use crate::status::{self, Health, HookKind, HookReport, ModuleReport, Status};
 
 /// All that the verdict rests on.
 #[derive(Debug)]
@@ -104,7 +104,8 @@ fn hook(hook: &HookReport) -> Value {
     json!({
         "name": hook.name,
         "kind": hook.kind.map(HookKind::as_str),
-        "cost": hook.cost.as_str(),
+        "cost": hook.cost().as_str(),
+        "tax": hook.tax,
         "reason": hook.reason,
     })
 }
@@ -134,10 +135,7 @@ impl fmt::Display for Report<'_> {
 
 fn row(f: &mut fmt::Formatter<'_>, hook: &HookReport) -> fmt::Result {
     let kind = hook.kind.map_or("absent", HookKind::as_str);
-    let price = match (hook.kind, hook.cost) {
-        (Some(_), Cost::System) => "; it taxes unrelated work of the whole machine",
-        _ => "",
-    };
+    let price = if hook.tax.is_empty() { String::new() } else { format!("; it takes {}", hook.tax) };
     writeln!(f, "  {kind:<12}{}{}{price}", hook.name, because(&hook.reason))
 }
 
@@ -159,13 +157,8 @@ mod tests {
             status,
             reason: reason.to_owned(),
             hooks: vec![
-                HookReport {
-                    name: "inet_sock_set_state",
-                    kind: Some(HookKind::TpBtf),
-                    cost: Cost::Event,
-                    reason: String::new(),
-                },
-                HookReport { name: "tcp", kind: None, cost: Cost::Event, reason: "no iterator tcp".to_owned() },
+                HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
+                HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },
             ],
             programs: vec![],
             maps: vec![],

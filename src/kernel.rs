@@ -1,13 +1,15 @@
 //! Facts about the host, probed once. Facts only: what follows from them is decided elsewhere. `None` means that it
 //! could not be told, which is not the same as no.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use libbpf_rs::btf::{Btf, BtfKind, BtfType};
+use libbpf_rs::btf::types::{Enum, FuncProto, Ptr, Typedef};
+use libbpf_rs::btf::{Btf, BtfKind, BtfType, ReferencesType};
 use nix::sys::utsname::uname;
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Types of the running kernel, if it was built with them.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -32,8 +34,10 @@ pub struct Kernel {
     pub kprobes: Option<bool>,
     /// Length of a kernel tick (1 / CONFIG_HZ).
     pub tick_ns: u64,
-    /// Those of the wanted names that BTF has.
-    pub names: BTreeSet<String>,
+    /// Those of the wanted tracepoints, iterators and functions that BTF has; of a tracepoint, how many arguments it has.
+    pub names: BTreeMap<String, usize>,
+    /// Those of the wanted enumerations that BTF has: values and their names.
+    pub enums: BTreeMap<String, Vec<(u32, String)>>,
     /// Why BTF cannot be read, if that is so.
     pub btf_error: Option<String>,
 }
@@ -68,7 +72,9 @@ impl Kernel {
         let mounts = mounts.as_deref().map(mounted);
         let mounted = |kind: &str| Some(mounts.as_ref()?.iter().any(|(_, mounted)| *mounted == kind));
         let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("Linux has had the coarse clock since 2.6.32");
-        let found = names(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect());
+        let found = types(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect());
+        let btf_error = found.as_ref().err().map(ToString::to_string);
+        let (names, enums) = found.unwrap_or_default();
         Kernel {
             release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
             btf: Path::new(BTF).try_exists().ok(),
@@ -77,25 +83,41 @@ impl Kernel {
             tracefs: mounted("tracefs"),
             kprobes: event_source("kprobe"),
             tick_ns: tick.tv_nsec() as u64,
-            btf_error: found.as_ref().err().map(ToString::to_string),
-            names: found.unwrap_or_default(),
+            names,
+            enums,
+            btf_error,
         }
     }
 
     /// Whether there is a tracepoint with typed arguments.
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.names.contains(&tracepoint(name))
+        self.names.contains_key(&tracepoint(name))
+    }
+
+    /// How many arguments a tracepoint has; 0 if there is none.
+    pub fn tracepoint_arguments(&self, name: &str) -> usize {
+        self.names.get(&tracepoint(name)).copied().unwrap_or(0)
+    }
+
+    /// Names of the values of an enumeration, none if there is none.
+    pub fn enumeration(&self, name: &str) -> &[(u32, String)] {
+        self.enums.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Whether there is a function that can be traced.
     pub fn has_function(&self, name: &str) -> bool {
-        self.names.contains(name)
+        self.names.contains_key(name)
     }
 
     /// Whether there is an iterator over such objects.
     pub fn has_iterator(&self, name: &str) -> bool {
-        self.names.contains(&iterator(name))
+        self.names.contains_key(&iterator(name))
     }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, which bpf_ktime_get_ns() reads too.
+pub fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
 
 /// The BTF name of a tracepoint: a typedef of its prototype.
@@ -108,20 +130,44 @@ pub fn iterator(name: &str) -> String {
     format!("bpf_iter__{name}")
 }
 
-/// The wanted names that this kernel has, each of the right kind. The types themselves are let go again.
-fn names(wanted: &HashSet<String>) -> libbpf_rs::Result<BTreeSet<String>> {
+type Types = (BTreeMap<String, usize>, BTreeMap<String, Vec<(u32, String)>>);
+
+/// The wanted types that this kernel has, each of the right kind. BTF itself is let go again.
+fn types(wanted: &HashSet<String>) -> libbpf_rs::Result<Types> {
     let btf = Btf::from_vmlinux()?;
-    let all = btf.type_by_kind::<BtfType<'_>>().filter_map(|found| Some((found.kind(), found.name()?.to_str()?)));
-    Ok(wanted_of(wanted, all))
+    let (mut names, mut enums) = Types::default();
+    for found in btf.type_by_kind::<BtfType<'_>>() {
+        let Some(name) = found.name().and_then(|name| name.to_str()) else { continue };
+        if !is_wanted(wanted, found.kind(), name) {
+            continue;
+        }
+        match Enum::try_from(found) {
+            Ok(values) => {
+                let value = |one: libbpf_rs::btf::types::EnumMember<'_>| {
+                    Some((one.value as u32, one.name?.to_str()?.to_owned()))
+                };
+                enums.insert(name.to_owned(), values.iter().filter_map(value).collect());
+            }
+            Err(other) => _ = names.insert(name.to_owned(), arguments(other).unwrap_or(0)),
+        }
+    }
+    Ok((names, enums))
 }
 
-fn wanted_of<'a>(wanted: &HashSet<String>, all: impl Iterator<Item = (BtfKind, &'a str)>) -> BTreeSet<String> {
-    let right = |kind: BtfKind, name: &str| match kind {
+fn is_wanted(wanted: &HashSet<String>, kind: BtfKind, name: &str) -> bool {
+    let right = match kind {
         BtfKind::Typedef => name.starts_with(&tracepoint("")),
         BtfKind::Struct => name.starts_with(&iterator("")),
-        kind => kind == BtfKind::Func,
+        kind => kind == BtfKind::Func || kind == BtfKind::Enum,
     };
-    all.filter(|(kind, name)| right(*kind, name) && wanted.contains(*name)).map(|(_, name)| name.to_owned()).collect()
+    right && wanted.contains(name)
+}
+
+/// Of the prototype of a tracepoint; the first is the tracepoint's own.
+fn arguments(found: BtfType<'_>) -> Option<usize> {
+    let pointer = Ptr::try_from(Typedef::try_from(found).ok()?.referenced_type()).ok()?;
+    let prototype = FuncProto::try_from(pointer.referenced_type()).ok()?;
+    Some(prototype.len().saturating_sub(1))
 }
 
 fn lockdown() -> Option<Lockdown> {
@@ -229,16 +275,25 @@ mod tests {
     #[test]
     fn a_name_counts_only_as_the_right_kind_of_type() {
         let wanted = ["btf_trace_a", "bpf_iter__b", "c", "d"].map(str::to_owned).into();
-        let all = [
-            (BtfKind::Typedef, "btf_trace_a"),
-            (BtfKind::Struct, "bpf_iter__b"),
-            (BtfKind::Func, "c"),
-            (BtfKind::Struct, "d"),
-            (BtfKind::Func, "not_wanted"),
-        ];
-        let kernel = Kernel { names: wanted_of(&wanted, all.into_iter()), ..Kernel::default() };
-        assert!(kernel.has_tracepoint("a") && kernel.has_iterator("b") && kernel.has_function("c"));
-        assert!(!kernel.has_function("d") && !kernel.has_function("not_wanted"));
+        for (kind, name, wants) in [
+            (BtfKind::Typedef, "btf_trace_a", true),
+            (BtfKind::Struct, "bpf_iter__b", true),
+            (BtfKind::Func, "c", true),
+            (BtfKind::Enum, "d", true),
+            (BtfKind::Struct, "d", false),
+            (BtfKind::Func, "not_wanted", false),
+        ] {
+            assert_eq!(is_wanted(&wanted, kind, name), wants, "{name}");
+        }
+    }
+
+    #[test]
+    fn this_kernel_tells_its_types() {
+        let kernel = Kernel::probe(["btf_trace_inet_sock_set_state", "tcp_sendmsg", "skb_drop_reason", "nothing"]);
+        assert_eq!(kernel.tracepoint_arguments("inet_sock_set_state"), 3);
+        assert!(kernel.has_function("tcp_sendmsg") && !kernel.has_function("nothing"));
+        let reasons = kernel.enumeration("skb_drop_reason");
+        assert!(reasons.iter().any(|(_, name)| name == "SKB_DROP_REASON_NO_SOCKET"), "{reasons:?}");
     }
 
     #[test]

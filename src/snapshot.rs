@@ -89,6 +89,23 @@ pub fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.into())).collect()
 }
 
+impl Descriptor {
+    /// A count, in `unit` or of plain things.
+    pub const fn counter(module: &'static str, name: &'static str, unit: &'static str, help: &'static str) -> Self {
+        Descriptor { name, help, unit, kind: Kind::Counter, module }
+    }
+
+    /// What goes up and down.
+    pub const fn gauge(module: &'static str, name: &'static str, unit: &'static str, help: &'static str) -> Self {
+        Descriptor { name, help, unit, kind: Kind::Gauge, module }
+    }
+
+    /// A distribution of times, in seconds.
+    pub const fn histogram(module: &'static str, name: &'static str, help: &'static str) -> Self {
+        Descriptor { name, help, unit: "seconds", kind: Kind::Histogram, module }
+    }
+}
+
 impl Family {
     /// A family that has no samples yet.
     pub fn new(descriptor: &'static Descriptor) -> Self {

@@ -42,8 +42,10 @@ pub enum Cost {
 pub enum HookKind {
     /// Tracepoint with typed arguments.
     TpBtf,
-    /// Entry or exit of a kernel function, through the BPF trampoline.
+    /// Entry of a kernel function, through the BPF trampoline.
     Fentry,
+    /// Its exit.
+    Fexit,
     /// A breakpoint in a kernel function.
     Kprobe,
     /// Tracepoint through perf.
@@ -59,8 +61,8 @@ pub struct HookReport {
     pub name: &'static str,
     /// How; `None` if it is absent.
     pub kind: Option<HookKind>,
-    /// What it costs.
-    pub cost: Cost,
+    /// What it takes from unrelated work; empty if nothing.
+    pub tax: &'static str,
     /// Why it is absent; empty if it is in use.
     pub reason: String,
 }
@@ -156,6 +158,13 @@ impl Health {
     }
 }
 
+impl HookReport {
+    /// When it costs something.
+    pub fn cost(&self) -> Cost {
+        if self.tax.is_empty() { Cost::Event } else { Cost::System }
+    }
+}
+
 impl Cost {
     /// Its name in every output.
     pub fn as_str(self) -> &'static str {
@@ -172,6 +181,7 @@ impl HookKind {
         match self {
             HookKind::TpBtf => "tp_btf",
             HookKind::Fentry => "fentry",
+            HookKind::Fexit => "fexit",
             HookKind::Kprobe => "kprobe",
             HookKind::Tracepoint => "tracepoint",
             HookKind::Iter => "iter",

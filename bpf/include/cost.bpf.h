@@ -14,10 +14,20 @@
 /* A prime, so that what a connection goes through step by step does not keep in step with it. */
 #define COST_EVERY 17
 
+/* The cost of a program, in a map that is called like it: the daemon finds it by name. */
+#define COST(program)                                                                                                  \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, struct cost);                                                                            \
+	} program##_cost SEC(".maps")
+
 /* When this run began, if it is to be timed, else 0. */
-static __always_inline __u64 cost_begin(void *costs, __u32 program)
+static __always_inline __u64 cost_begin(void *costs)
 {
-	struct cost *cost = bpf_map_lookup_elem(costs, &program);
+	__u32 zero = 0;
+	struct cost *cost = bpf_map_lookup_elem(costs, &zero);
 
 	if (!cost)
 		return 0;
@@ -30,13 +40,14 @@ static __always_inline __u64 cost_begin(void *costs, __u32 program)
 	return bpf_ktime_get_ns();
 }
 
-static __always_inline void cost_end(void *costs, __u32 program, __u64 begin)
+static __always_inline void cost_end(void *costs, __u64 begin)
 {
+	__u32 zero = 0;
 	struct cost *cost;
 
 	if (!begin)
 		return;
-	cost = bpf_map_lookup_elem(costs, &program);
+	cost = bpf_map_lookup_elem(costs, &zero);
 	if (cost)
 		cost->ns += (bpf_ktime_get_ns() - begin) * COST_EVERY;
 }

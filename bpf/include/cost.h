@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The wire of what programs cost that run when something happens: one for each of them and each CPU. */
+/* The wire of what programs cost that run when something happens: one for each of them and each CPU. bpf/cost.rs reads
+ * it. */
 #ifndef SIDECAR_COST_H
 #define SIDECAR_COST_H
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * SLOT_TABLE(x, key, value) is three maps and a pool: `x_index` (key -> slot), `x` (mmapable array of values that start
- * with a slot_head and the key), `x_freed` (queue of slots that userspace has emptied) and `x_pool`. Userspace sets the
- * sizes before loading. The index allocates as it fills: most tables stay nearly empty, and new keys are rare.
+ * SLOT_TABLE(x, key, value) is four maps: `x_index` (key -> slot), `x` (mmapable array of values that start with a
+ * slot_head and the key), `x_freed` (queue of slots that userspace has emptied) and `x_pool`. Userspace sets the sizes
+ * before loading. The index allocates as it fills: most tables stay nearly empty, and new keys are rare.
+ *
+ * SLOT_TABLE_PERCPU(x, key, slot, counts) is for what many CPUs count at once: `x_counts` has the counters of each CPU,
+ * and the slots have nothing but head and key, which are then hardly ever written to.
  *
  * Programs take slots, userspace gives them back. To retire an idle slot userspace sets `dead` and then looks whether
  * `joins` moved; a program raises `joins` and then looks at `dead`. At least one of the two sees the other: either the
@@ -11,6 +14,8 @@
 #ifndef SIDECAR_SLOTS_BPF_H
 #define SIDECAR_SLOTS_BPF_H
 
+#include "atomic.bpf.h"
+#include "kernel.h"
 #include "slots.h"
 #include <bpf/bpf_helpers.h>
 
@@ -36,24 +41,30 @@
 		__uint(max_entries, 1);                                                                                \
 		__type(value, __u32);                                                                                  \
 	} name##_freed SEC(".maps");                                                                                   \
-	struct slot_pool name##_pool = {};                                                                             \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                                      \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, struct slot_pool);                                                                       \
+	} name##_pool SEC(".maps");                                                                                    \
 	_Static_assert(__builtin_offsetof(value_type, key) == sizeof(struct slot_head), "the key follows the head")
+
+#define SLOT_TABLE_PERCPU(name, key_type, slot_type, counts_type)                                                      \
+	SLOT_TABLE(name, key_type, slot_type);                                                                         \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, counts_type);                                                                            \
+	} name##_counts SEC(".maps");                                                                                  \
+	_Static_assert(__builtin_offsetof(counts_type, use) == 0, "the counters begin with their use")
 
 /* The slot of `key` in table `name`, taken now if it has none yet. */
 #define SLOT_FIND(name, key, now) slot_find(&name##_pool, &name##_index, &name, &name##_freed, key, sizeof(*(key)), now)
 
-static __always_inline __u32 slot_join(void *slots, __u32 slot, __u64 now)
-{
-	struct slot_head *head = bpf_map_lookup_elem(slots, &slot);
-
-	if (!head)
-		return SLOT_OTHER;
-	__sync_fetch_and_add(&head->joins, 1);
-	if (*(volatile __u32 *)&head->dead)
-		return SLOT_OTHER;
-	head->last_ns = now;
-	return slot;
-}
+/* The counters of `key` on this CPU; NULL never happens, but the verifier cannot know. */
+#define SLOT_COUNTS(name, key, now)                                                                                    \
+	slot_counts(&name##_pool, &name##_index, &name, &name##_freed, &name##_counts, key, sizeof(*(key)), now)
 
 /* A slot nobody uses, or SLOT_OTHER when there is none. */
 static __always_inline __u32 slot_new(struct slot_pool *pool, void *freed)
@@ -70,38 +81,98 @@ static __always_inline __u32 slot_new(struct slot_pool *pool, void *freed)
 	return SLOT_OTHER;
 }
 
-static __always_inline __u32 slot_find(struct slot_pool *pool, void *index, void *slots, void *freed, const void *key,
-				       const __u32 size, __u64 now)
+/* The slot of the key, which may be about to be retired. */
+static __always_inline __u32 slot_of(struct slot_pool *pool, void *index, void *slots, void *freed, const void *key,
+				     const __u32 size)
 {
 	__u32 *known = bpf_map_lookup_elem(index, key);
 	struct slot_head *head;
 	__u32 slot;
 
-	if (known) {
-		slot = slot_join(slots, *known, now);
-		goto found;
-	}
+	if (known)
+		return *known;
 	slot = slot_new(pool, freed);
 	if (slot == SLOT_OTHER)
-		goto found;
+		return SLOT_OTHER;
 	head = bpf_map_lookup_elem(slots, &slot);
 	if (!head)
 		return SLOT_OTHER;
 	__builtin_memcpy(head + 1, key, size);
-	if (!bpf_map_update_elem(index, key, &slot, BPF_NOEXIST)) {
-		slot = slot_join(slots, slot, now);
-		goto found;
-	}
+	if (!bpf_map_update_elem(index, key, &slot, BPF_NOEXIST))
+		return slot;
 	/* Another CPU was first with this key (or the index is out of memory): give ours back. */
 	bpf_map_push_elem(freed, &slot, BPF_ANY);
 	known = bpf_map_lookup_elem(index, key);
-	slot = known ? slot_join(slots, *known, now) : SLOT_OTHER;
-found:
+	return known ? *known : SLOT_OTHER;
+}
+
+static __always_inline __u32 slot_join(void *slots, __u32 slot, __u64 now)
+{
+	struct slot_head *head = bpf_map_lookup_elem(slots, &slot);
+
+	if (!head)
+		return SLOT_OTHER;
+	raise_and_fence(&head->joins);
+	if (*(volatile __u32 *)&head->dead)
+		return SLOT_OTHER;
+	head->last_ns = now;
+	return slot;
+}
+
+static __always_inline __u32 slot_find(void *pools, void *index, void *slots, void *freed, const void *key,
+				       const __u32 size, __u64 now)
+{
+	__u32 zero = 0;
+	struct slot_pool *pool = bpf_map_lookup_elem(pools, &zero);
+	__u32 slot;
+
+	if (!pool)
+		return SLOT_OTHER;
+	slot = slot_of(pool, index, slots, freed, key, size);
+	if (slot != SLOT_OTHER)
+		slot = slot_join(slots, slot, now);
 	if (slot == SLOT_OTHER) {
-		__sync_fetch_and_add(&pool->folded, 1);
+		add(&pool->folded, 1);
 		slot_join(slots, SLOT_OTHER, now);
 	}
 	return slot;
+}
+
+/* Raises this CPU's joins instead of the slot's; the slot's then only say that it is in use. */
+static __always_inline struct slot_use *slot_use(void *slots, void *counts, __u32 slot, __u64 now)
+{
+	struct slot_head *head = bpf_map_lookup_elem(slots, &slot);
+	struct slot_use *use = bpf_map_lookup_elem(counts, &slot);
+
+	if (!head || !use)
+		return NULL;
+	raise_and_fence(&use->joins);
+	if (*(volatile __u32 *)&head->dead)
+		return NULL;
+	if (!head->joins)
+		head->joins = 1;
+	use->last_ns = now;
+	return use;
+}
+
+static __always_inline void *slot_counts(void *pools, void *index, void *slots, void *freed, void *counts,
+					 const void *key, const __u32 size, __u64 now)
+{
+	__u32 zero = 0;
+	struct slot_pool *pool = bpf_map_lookup_elem(pools, &zero);
+	struct slot_use *use = NULL;
+	__u32 slot;
+
+	if (!pool)
+		return NULL;
+	slot = slot_of(pool, index, slots, freed, key, size);
+	if (slot != SLOT_OTHER)
+		use = slot_use(slots, counts, slot, now);
+	if (!use) {
+		add(&pool->folded, 1);
+		use = slot_use(slots, counts, SLOT_OTHER, now);
+	}
+	return use;
 }
 
 #endif

@@ -15,6 +15,13 @@ struct slot_head {
 	__u32 dead;    /* set by userspace to retire an idle slot; see slots.bpf.h */
 };
 
+/* First member of the counters that each CPU has of its own; after it come words of 64 bits that can be summed. */
+struct slot_use {
+	__u64 last_ns;
+	__u32 joins;
+	__u32 pad;
+};
+
 struct slot_pool {
 	__u32 next;   /* first slot that was never used */
 	__u32 max;    /* slots in the array, `other` included */

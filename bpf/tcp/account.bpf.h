@@ -7,17 +7,13 @@
 #ifndef SIDECAR_TCP_ACCOUNT_BPF_H
 #define SIDECAR_TCP_ACCOUNT_BPF_H
 
+#include "atomic.bpf.h"
 #include "compat.bpf.h"
+#include "ends.bpf.h"
 #include "hist.bpf.h"
 #include "maps.bpf.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
-
-static __always_inline void add(__u64 *counter, __u64 n)
-{
-	if (n)
-		__sync_fetch_and_add(counter, n);
-}
 
 static __always_inline struct tcp_missed *my_missed(void)
 {
@@ -46,54 +42,25 @@ static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 	return ns;
 }
 
-static __always_inline void who_of(struct tcp_who *who, const struct tcp_conn *conn)
+static __always_inline void who_of(struct who *who, const struct tcp_conn *conn)
 {
 	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
 	if (config.label_pid)
 		who->pid = conn->tgid;
 }
 
-/* An address as IPv6; IPv4 as ::ffff:a.b.c.d, so that a dual-stack socket and an IPv4 one count alike. */
-static __always_inline void local_ip(__u8 *ip, struct sock_common *sk)
-{
-	if (sk->skc_family == AF_INET6 && has_ipv6()) {
-		bpf_probe_read_kernel(ip, 16, &sk->skc_v6_rcv_saddr);
-		return;
-	}
-	*(__u32 *)(ip + 8) = bpf_htonl(0xffff);
-	*(__u32 *)(ip + 12) = sk->skc_rcv_saddr;
-}
-
-static __always_inline void remote_ip(__u8 *ip, struct sock_common *sk)
-{
-	if (sk->skc_family == AF_INET6 && has_ipv6()) {
-		bpf_probe_read_kernel(ip, 16, &sk->skc_v6_daddr);
-		return;
-	}
-	*(__u32 *)(ip + 8) = bpf_htonl(0xffff);
-	*(__u32 *)(ip + 12) = sk->skc_daddr;
-}
-
-/* Both ends of a connection are named from the side that opened it. skc_num is 0 once closed, the caller knows it. */
+/* Both ends of a connection are named from the side that opened it. */
 static __always_inline void ends_of(struct tcp_series_key *key, struct sock_common *sk, __u16 local_port)
 {
-	__u16 remote_port = bpf_ntohs(sk->skc_dport);
-
-	if (key->role == ROLE_SERVER) {
-		local_ip(key->dst_ip, sk);
-		key->dst_port = local_port;
-		if (config.label_src_ip)
+	destination(key->dst_ip, &key->dst_port, sk, key->role, local_port);
+	if (config.label_src_ip) {
+		if (key->role == ROLE_SERVER)
 			remote_ip(key->src_ip, sk);
-		if (config.label_src_port)
-			key->src_port = remote_port;
-	} else {
-		remote_ip(key->dst_ip, sk);
-		key->dst_port = remote_port;
-		if (config.label_src_ip)
+		else
 			local_ip(key->src_ip, sk);
-		if (config.label_src_port)
-			key->src_port = local_port;
 	}
+	if (config.label_src_port)
+		key->src_port = key->role == ROLE_SERVER ? bpf_ntohs(sk->skc_dport) : local_port;
 }
 
 static __always_inline struct tcp_series *series_of(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)

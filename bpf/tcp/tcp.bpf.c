@@ -77,7 +77,7 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 /* CLOSE -> SYN_SENT, in connect(). */
 static __always_inline void on_connect(struct sock *sk, __u64 now)
 {
-	struct tcp_caller_key key = {};
+	struct who key = {};
 	struct tcp_namespace *ns = namespace_of(sk);
 	struct tcp_conn *conn = conn_create(sk);
 	struct tcp_caller *caller_slot;
@@ -291,10 +291,10 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 {
-	__u64 begin = cost_begin(&costs, PROGRAM_STATE);
+	__u64 begin = cost_begin(&tcp_state_cost);
 
 	on_state(sk, before, after);
-	cost_end(&costs, PROGRAM_STATE, begin);
+	cost_end(&tcp_state_cost, begin);
 	return 0;
 }
 
@@ -327,10 +327,10 @@ static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 {
-	__u64 begin = cost_begin(&costs, PROGRAM_SYNACK);
+	__u64 begin = cost_begin(&tcp_synack_cost);
 
 	on_synack(sk, req);
-	cost_end(&costs, PROGRAM_SYNACK, begin);
+	cost_end(&tcp_synack_cost, begin);
 	return 0;
 }
 
@@ -517,9 +517,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 }
 
 /* For the generated Rust types alone. */
-enum tcp_role wire_role;
+enum role wire_role;
 enum tcp_reason wire_reason;
-enum tcp_program wire_program;
-struct cost wire_cost;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

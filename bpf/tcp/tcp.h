@@ -1,27 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The wire between the tcp programs and the daemon. Addresses are IPv6, IPv4 ones mapped; ports are in host order. */
+/* The wire between the tcp programs and the daemon. */
 #ifndef SIDECAR_TCP_H
 #define SIDECAR_TCP_H
 
-#include "cost.h"
+#include "ends.h"
 #include "hist.h"
 #include "slots.h"
-
-enum tcp_role {
-	ROLE_UNKNOWN,
-	ROLE_CLIENT, /* this process called connect */
-	ROLE_SERVER, /* this process accepted */
-};
-
-/* A workload, as far as its labels go. */
-struct tcp_who {
-	__u8 comm[16]; /* of the process, not of the thread */
-	__u32 pid;     /* 0 unless asked for */
-	__u32 pad;
-};
+#include "who.h"
 
 struct tcp_series_key {
-	struct tcp_who who;
+	struct who who;
 	__u8 src_ip[16]; /* the side that opened; 0 unless asked for */
 	__u8 dst_ip[16]; /* the side that listens */
 	__u16 src_port;  /* 0 unless asked for */
@@ -46,7 +34,7 @@ struct tcp_series {
 };
 
 struct tcp_timing_key {
-	struct tcp_who who;
+	struct who who;
 	__u16 dst_port;
 	__u8 role;
 	__u8 pad[5];
@@ -60,7 +48,7 @@ struct tcp_timing {
 };
 
 struct tcp_listener_key {
-	struct tcp_who who;
+	struct who who;
 	__u16 port;
 	__u8 pad[6];
 };
@@ -86,7 +74,7 @@ enum tcp_reason {
 };
 
 struct tcp_failure_key {
-	struct tcp_who who;
+	struct who who;
 	__u8 dst_ip[16];
 	__u16 dst_port;
 	__u8 reason; /* enum tcp_reason */
@@ -99,15 +87,9 @@ struct tcp_failure {
 	__u64 count;
 };
 
-struct tcp_caller_key {
-	__u8 comm[16];
-	__u32 pid;
-	__u32 pad;
-};
-
 struct tcp_caller {
 	struct slot_head head;
-	struct tcp_caller_key key;
+	struct who key; /* with the pid */
 	__u64 connects;
 };
 
@@ -127,13 +109,6 @@ struct tcp_missed {
 	__u64 namespaces; /* no room for another namespace in the audit */
 };
 
-/* Those that time themselves, each by its struct cost. */
-enum tcp_program {
-	PROGRAM_STATE,
-	PROGRAM_SYNACK,
-	PROGRAM_MAX,
-};
-
 /* What the daemon tells the programs before they are loaded. */
 struct tcp_config {
 	__u8 label_pid, label_src_ip, label_src_port;
@@ -146,6 +121,5 @@ _Static_assert(sizeof(struct tcp_series) == 184, "tcp_series");
 _Static_assert(sizeof(struct tcp_timing_key) == 32, "tcp_timing_key");
 _Static_assert(sizeof(struct tcp_listener_key) == 32, "tcp_listener_key");
 _Static_assert(sizeof(struct tcp_failure_key) == 48, "tcp_failure_key");
-_Static_assert(sizeof(struct tcp_caller_key) == 24, "tcp_caller_key");
 
 #endif

@@ -1,7 +1,9 @@
 //! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
 
 pub mod load;
+pub mod object;
 pub mod own;
+pub mod plain;
 pub mod plan;
 pub mod slots;
 pub mod traversal;

@@ -1,15 +1,13 @@
 //! The attach plan: what a collector wants to hang on, as data, and the pure decision for a given kernel.
 
 use crate::kernel::{self, Kernel};
-use crate::status::{Cost, HookKind, HookReport};
+use crate::status::{HookKind, HookReport};
 
 /// One thing to listen to, with the ways to do it: the first that this kernel offers is taken.
 #[derive(Debug)]
 pub struct Hook {
     /// What is listened to.
     pub name: &'static str,
-    /// What it costs, whichever way is taken.
-    pub cost: Cost,
     /// What is missing without it. `None`: the collector cannot do without.
     pub without: Option<&'static str>,
     /// Cheapest first.
@@ -23,14 +21,49 @@ pub struct Alternative {
     pub kind: HookKind,
     /// The program, by its name in the BPF object.
     pub program: &'static str,
-    /// Tracepoint, function or iterator, by its name in the kernel.
+    /// Tracepoint, function or iterator, by its name in the kernel; of a classic tracepoint also its group, as in
+    /// `syscalls/sys_exit_fadvise64`.
     pub target: &'static str,
+    /// A tracepoint with typed arguments must have so many.
+    pub arguments: usize,
+    /// What is missing when this way is taken; empty if nothing is.
+    pub lacks: &'static str,
+    /// What it takes from work that has nothing to do with it; empty if it costs only when its event happens.
+    pub tax: &'static str,
+}
+
+impl Alternative {
+    /// A way that lacks nothing and costs only when its event happens.
+    pub const fn new(kind: HookKind, program: &'static str, target: &'static str) -> Alternative {
+        Alternative { kind, program, target, arguments: 0, lacks: "", tax: "" }
+    }
+
+    /// A tracepoint with typed arguments.
+    pub const fn tp_btf(program: &'static str, target: &'static str) -> Alternative {
+        Alternative::new(HookKind::TpBtf, program, target)
+    }
+
+    /// To be taken only where the tracepoint has so many arguments: later kernels add some at the end.
+    pub const fn with_arguments(self, arguments: usize) -> Alternative {
+        Alternative { arguments, ..self }
+    }
+
+    /// Says what is missing this way.
+    pub const fn lacking(self, lacks: &'static str) -> Alternative {
+        Alternative { lacks, ..self }
+    }
+
+    /// Says what it takes from unrelated work. Such a way is taken only for modules that the operator has named.
+    pub const fn taxing(self, tax: &'static str) -> Alternative {
+        Alternative { tax, ..self }
+    }
 }
 
 /// The decision: for every hook the way that is taken, or why none is.
 #[derive(Debug, Clone)]
 pub struct Plan {
     choices: Vec<Choice>,
+    named: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -50,17 +83,20 @@ pub struct Missing {
     pub hook: &'static str,
     /// Why, for each way there is.
     pub reason: String,
+    /// There is a way, and it would be taken if the operator named the module.
+    pub declined: bool,
 }
 
 impl Plan {
-    /// Decides from what is known of the kernel, before anything is loaded.
-    pub fn new(hooks: &'static [Hook], kernel: &Kernel) -> Plan {
+    /// Decides from what is known of the kernel, before anything is loaded. `named`: the operator has named the module,
+    /// and takes what it may cost.
+    pub fn new(hooks: &'static [Hook], kernel: &Kernel, named: bool) -> Plan {
         let choices = hooks.iter().map(|hook| {
             let mut choice = Choice { hook, taken: None, reasons: Vec::new() };
-            choice.take_from(0, kernel);
+            choice.take_from(0, kernel, named);
             choice
         });
-        Plan { choices: choices.collect() }
+        Plan { choices: choices.collect(), named }
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -71,7 +107,7 @@ impl Plan {
                 && choice.hook.alternatives[index].program == program
             {
                 choice.reasons.push(format!("{}: {reason}", choice.hook.alternatives[index].kind.as_str()));
-                choice.take_from(index + 1, kernel);
+                choice.take_from(index + 1, kernel, self.named);
                 return true;
             }
         }
@@ -87,7 +123,11 @@ impl Plan {
     /// If a hook is absent without which the collector is no use.
     pub fn check(&self) -> Result<(), Missing> {
         match self.choices.iter().find(|choice| choice.taken.is_none() && choice.hook.without.is_none()) {
-            Some(choice) => Err(Missing { hook: choice.hook.name, reason: choice.reason() }),
+            Some(choice) => Err(Missing {
+                hook: choice.hook.name,
+                reason: choice.reason(),
+                declined: !self.named && choice.hook.alternatives.iter().any(|way| !way.tax.is_empty()),
+            }),
             None => Ok(()),
         }
     }
@@ -97,18 +137,20 @@ impl Plan {
         let report = |choice: &Choice| HookReport {
             name: choice.hook.name,
             kind: choice.way().map(|way| way.kind),
-            cost: choice.hook.cost,
+            tax: choice.way().map_or("", |way| way.tax),
             reason: if choice.taken.is_some() { String::new() } else { choice.reason() },
         };
         self.choices.iter().map(report).collect()
     }
 
-    /// What is missing for want of optional hooks, in words; empty if nothing is.
+    /// What is missing for want of optional hooks or of better ways, in words; empty if nothing is.
     pub fn missing(&self) -> String {
-        let missing = self.choices.iter().filter(|choice| choice.taken.is_none());
-        let texts = missing.filter_map(|choice| {
-            let without = choice.hook.without?;
-            Some(format!("{without} ({}: {})", choice.hook.name, choice.reason()))
+        let texts = self.choices.iter().filter_map(|choice| {
+            let missing = match choice.way() {
+                Some(way) => way.lacks,
+                None => choice.hook.without?,
+            };
+            (!missing.is_empty()).then(|| format!("{missing} ({}: {})", choice.hook.name, choice.reason()))
         });
         texts.collect::<Vec<_>>().join("; ")
     }
@@ -123,10 +165,10 @@ impl Choice {
         self.reasons.join(", ")
     }
 
-    fn take_from(&mut self, first: usize, kernel: &Kernel) {
+    fn take_from(&mut self, first: usize, kernel: &Kernel, named: bool) {
         self.taken = None;
         for (index, way) in self.hook.alternatives.iter().enumerate().skip(first) {
-            match unavailable(way, kernel) {
+            match unavailable(way, kernel, named) {
                 None => {
                     self.taken = Some(index);
                     return;
@@ -142,12 +184,12 @@ pub fn btf_name(way: &Alternative) -> String {
     match way.kind {
         HookKind::TpBtf => kernel::tracepoint(way.target),
         HookKind::Iter => kernel::iterator(way.target),
-        HookKind::Fentry | HookKind::Kprobe | HookKind::Tracepoint => way.target.to_owned(),
+        HookKind::Fentry | HookKind::Fexit | HookKind::Kprobe | HookKind::Tracepoint => way.target.to_owned(),
     }
 }
 
 /// Why this kernel does not offer a way, as far as can be known without trying.
-fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
+fn unavailable(way: &Alternative, kernel: &Kernel, named: bool) -> Option<String> {
     let target = way.target;
     if kernel.btf == Some(false) {
         return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
@@ -157,10 +199,19 @@ fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),
+        HookKind::TpBtf if kernel.tracepoint_arguments(target) < way.arguments => {
+            Some(format!("the tracepoint {target} of this kernel has fewer than {} arguments", way.arguments))
+        }
         HookKind::Iter if !kernel.has_iterator(target) => Some(format!("this kernel has no iterator {target}")),
-        HookKind::Fentry if !kernel.has_function(target) => Some(format!("this kernel has no function {target}")),
+        HookKind::Fentry | HookKind::Fexit if !kernel.has_function(target) => {
+            Some(format!("this kernel has no function {target}"))
+        }
         HookKind::Kprobe if kernel.kprobes == Some(false) => Some("this kernel has no kprobes".to_owned()),
+        HookKind::Kprobe if !kernel.has_function(target) => Some(format!("this kernel has no function {target}")),
         HookKind::Tracepoint if kernel.tracefs == Some(false) => Some("tracefs is not mounted".to_owned()),
+        _ if !way.tax.is_empty() && !named => {
+            Some(format!("{} {target} would take {}: name the module to accept that", way.kind.as_str(), way.tax))
+        }
         _ => None,
     }
 }

@@ -3,15 +3,18 @@
 pub mod labels;
 pub mod tcp;
 
+use std::cell::OnceCell;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use libbpf_rs::OpenObject;
+use libbpf_rs::{MapHandle, OpenObject};
 use serde::{Deserialize, Serialize};
-use std::mem::MaybeUninit;
 use thiserror::Error;
 use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
+use crate::bpf::object;
 use crate::bpf::plan::{Hook, btf_name};
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
@@ -37,6 +40,12 @@ pub struct Spec {
     pub summary: &'static str,
     /// What it hangs on.
     pub hooks: &'static [Hook],
+    /// Enumerations of the kernel whose names it shows.
+    pub enums: &'static [&'static str],
+    /// A module whose programs it relies on: that runs along, without being shown, if it was not asked for.
+    pub needs: Option<&'static str>,
+    /// Modules with lower numbers are paused first when the programs cost more than `collector.max_cpu_percent`.
+    pub rank: u8,
     /// What it can show.
     pub families: &'static [&'static Descriptor],
     /// Loads and attaches it; nothing stays attached on error.
@@ -52,12 +61,36 @@ pub type Objects = Arena<MaybeUninit<OpenObject>>;
 /// What a collector may know when it starts.
 #[derive(Debug)]
 pub struct Setup<'a> {
+    /// Whether the operator has named the modules, and so accepts what hooks take from unrelated work.
+    pub named: bool,
     /// The host.
     pub kernel: &'a Kernel,
     /// The sections of all collectors; each takes its own.
     pub config: &'a Config,
     /// Bounds that hold for all.
     pub limits: Limits,
+    /// What collectors that start earlier leave for later ones.
+    pub shared: Shared,
+}
+
+/// What the programs of one collector look up in the maps of another.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// What the tcp module keeps of every socket (`bpf/include/sockets.bpf.h`).
+    pub sockets: OnceCell<MapHandle>,
+}
+
+impl Shared {
+    /// Gives an object the tcp module's map in place of its own. Without that module it keeps its own, which is empty.
+    ///
+    /// # Errors
+    /// If the maps do not match.
+    pub fn lend_sockets(&self, object: &mut OpenObject) -> libbpf_rs::Result<()> {
+        match self.sockets.get() {
+            Some(sockets) => object::open_map(object, "sockets")?.reuse_fd(sockets.as_fd()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Bounds that hold for all collectors.
@@ -82,6 +115,15 @@ pub trait Collector {
     /// # Errors
     /// As for [`Collector::collect`].
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError>;
+
+    /// Detaches its programs; what they have counted stays. What happens until [`Collector::resume`] is not counted.
+    fn pause(&mut self);
+
+    /// Attaches them again.
+    ///
+    /// # Errors
+    /// If the kernel refuses; it stays paused.
+    fn resume(&mut self, now_ns: u64) -> Result<(), CollectError>;
 
     /// What it hangs on, and what it does without.
     fn hooks(&self) -> Vec<HookReport>;
@@ -133,6 +175,6 @@ impl CollectError {
 
 /// What the plans of all collectors ask a kernel's BTF for.
 pub fn btf_names() -> Vec<String> {
-    let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives);
-    ways.map(btf_name).collect()
+    let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives).map(btf_name);
+    ways.chain(ALL.iter().flat_map(|spec| spec.enums).map(|name| (*name).to_owned())).collect()
 }

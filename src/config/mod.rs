@@ -83,7 +83,8 @@ pub fn load(
     settings.extend(flags.iter().map(|flag| Setting::from_text(&keys, flag.key, &flag.value, Origin::Flag(flag.flag))));
 
     let figment = settings.iter().fold(Figment::from(Defaults), |layers, setting| layers.merge(setting));
-    let config = figment.extract::<Config>().map_err(|error| blame(&settings, error))?;
+    let mut config = figment.extract::<Config>().map_err(|error| blame(&settings, error))?;
+    config.collector.named = settings.iter().any(|setting| setting.key == "collector.modules");
     limits::check(&config).map_err(|refused| refused.in_context(&figment))?;
     Ok(Loaded { config, effective: Effective::new(&figment, &keys) })
 }

@@ -24,6 +24,9 @@ pub struct Collector {
     pub freshness: Duration,
     /// Names of the modules that run; at least one.
     pub modules: Vec<String>,
+    /// Whether the operator has named them, and so accepts what hooks take from unrelated work.
+    #[serde(skip)]
+    pub named: bool,
     /// A section for each module, beside the keys above and owned by it.
     #[serde(flatten)]
     pub sections: collectors::Config,
@@ -56,6 +59,7 @@ impl Default for Collector {
             interval: Duration::from_secs(10),
             freshness: Duration::from_secs(1),
             modules: collectors::ALL.iter().map(|spec| spec.name.to_owned()).collect(),
+            named: false,
             sections: collectors::Config::default(),
         }
     }

@@ -6,7 +6,7 @@ mod process;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use thiserror::Error;
 use tracing::{error, info, warn};
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::bpf::load::LoadError;
 use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
 use crate::histogram::{Bound, Histogram};
+use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
@@ -52,6 +53,8 @@ pub struct Engine<'a> {
 struct Module<'a> {
     spec: &'static Spec,
     state: State<'a>,
+    /// It runs for another one alone, and is not shown.
+    needed_by: Option<&'static str>,
     /// How long its collections took.
     durations: Histogram,
 }
@@ -77,9 +80,13 @@ impl<'a> Engine<'a> {
         let modules: Vec<_> = ALL
             .iter()
             .map(|spec| {
-                let wanted = options.modules.iter().any(|name| name == spec.name);
-                let state = if wanted { State::start(spec, setup, objects) } else { State::disabled() };
-                Module { spec, state, durations: Histogram::default() }
+                let wanted = |spec: &Spec| options.modules.iter().any(|name| name == spec.name);
+                let shown = wanted(spec);
+                let needed_by = ALL.iter().find(|other| wanted(other) && other.needs == Some(spec.name));
+                let runs = shown || needed_by.is_some();
+                let state = if runs { State::start(spec, setup, objects) } else { State::disabled() };
+                let needed_by = needed_by.filter(|_| !shown).map(|other| other.name);
+                Module { spec, state, needed_by, durations: Histogram::default() }
             })
             .collect();
         let engine = Engine { modules, options, sequence: 0, started: Instant::now() };
@@ -92,6 +99,9 @@ impl<'a> Engine<'a> {
         let mut reasons = Vec::new();
         for module in &self.modules {
             let report = module.report();
+            for hook in report.hooks.iter().filter(|hook| !hook.tax.is_empty()) {
+                warn!(module = report.name, hook = hook.name, "takes {}", hook.tax);
+            }
             match report.status {
                 Status::Running => info!(module = report.name, "running"),
                 Status::Disabled => (),
@@ -139,8 +149,9 @@ impl<'a> State<'a> {
     fn start(spec: &Spec, setup: &Setup<'_>, objects: &'a Objects) -> State<'a> {
         match (spec.start)(setup, objects) {
             Ok(collector) => State::Running { collector, failure: String::new() },
-            Err(error @ LoadError::Unsupported(_)) => {
-                State::Ended { status: Status::Unsupported, reason: error.to_string() }
+            Err(LoadError::Unsupported(missing)) => {
+                let status = if missing.declined { Status::Disabled } else { Status::Unsupported };
+                State::Ended { status, reason: missing.to_string() }
             }
             Err(error @ LoadError::Failed { .. }) => State::Ended { status: Status::Failed, reason: error.to_string() },
         }
@@ -158,7 +169,7 @@ impl<'a> Module<'a> {
         if families.is_some() {
             self.durations.record(before.elapsed().as_micros() as u64);
         }
-        families.unwrap_or_default()
+        families.filter(|_| self.needed_by.is_none()).unwrap_or_default()
     }
 
     /// Lets the collector do something. An error is kept until it succeeds again; after a panic it is done with, as
@@ -203,6 +214,10 @@ impl<'a> Module<'a> {
                 if !report.reason.is_empty() {
                     report.status = if failure.is_empty() { Status::Degraded } else { Status::Failed };
                 }
+                if let Some(other) = self.needed_by {
+                    report.status = Status::Disabled;
+                    report.reason = format!("not among collector.modules; its programs run for {other}");
+                }
             }
             State::Ended { status, reason } => {
                 report.status = *status;
@@ -218,12 +233,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         Some(text) => text,
         None => panic.downcast_ref::<String>().map_or("without a word", String::as_str),
     }
-}
-
-/// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads too.
-fn monotonic_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
 
 /// Every family that there can be, in the order in which it is shown.

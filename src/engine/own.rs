@@ -2,61 +2,61 @@
 
 use super::process;
 use super::{Module, State};
-use crate::snapshot::{Descriptor, Family, Kind, Labels, labels};
+use crate::snapshot::{Descriptor, Family, Labels, labels};
 use crate::status::{ModuleReport, Status};
 
-const fn family(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Descriptor {
-    Descriptor { name, help, unit, kind, module: "self" }
-}
-
 static STATUS: Descriptor =
-    family("sidecar_module_status", Kind::Gauge, "", "1 for the status that the module is in, 0 for the others.");
-static HOOK: Descriptor = family("sidecar_hook_info", Kind::Gauge, "", "Hooks in use, with their kind.");
-static RUNS: Descriptor = family(
+    Descriptor::gauge("self", "sidecar_module_status", "", "1 for the status that the module is in, 0 for the others.");
+static HOOK: Descriptor = Descriptor::gauge("self", "sidecar_hook_info", "", "Hooks in use, with their kind.");
+static RUNS: Descriptor = Descriptor::counter(
+    "self",
     "sidecar_bpf_runs_total",
-    Kind::Counter,
     "",
     "Runs of each of our BPF programs; of those that look at sockets and files, one over all counts once.",
 );
-static RUN_SECONDS: Descriptor = family(
+static RUN_SECONDS: Descriptor = Descriptor::counter(
+    "self",
     "sidecar_bpf_run_seconds_total",
-    Kind::Counter,
     "seconds",
     "CPU time of each of our BPF programs, from every 17th run; of those that look at sockets and files, from the clock of the thread that runs them.",
 );
-static MISSED: Descriptor = family(
+static MISSED: Descriptor = Descriptor::counter(
+    "self",
     "sidecar_bpf_missed_runs_total",
-    Kind::Counter,
     "",
     "Runs that the kernel left out because the program was at work on that CPU already.",
 );
-static MAP_ENTRIES: Descriptor = family("sidecar_bpf_map_entries", Kind::Gauge, "", "Entries in our BPF maps.");
-static MAP_BYTES: Descriptor = family(
+static MAP_ENTRIES: Descriptor = Descriptor::gauge("self", "sidecar_bpf_map_entries", "", "Entries in our BPF maps.");
+static MAP_BYTES: Descriptor = Descriptor::gauge(
+    "self",
     "sidecar_bpf_map_bytes",
-    Kind::Gauge,
     "bytes",
     "Kernel memory of our BPF maps, which the resident memory of the process does not show.",
 );
 static MAP_FULL: Descriptor =
-    family("sidecar_bpf_map_full_total", Kind::Counter, "", "How often something found no room in a BPF map.");
-static SERIES: Descriptor = family("sidecar_series", Kind::Gauge, "", "Series that each family has now.");
-static FOLDED: Descriptor = family(
+    Descriptor::counter("self", "sidecar_bpf_map_full_total", "", "How often something found no room in a BPF map.");
+static SERIES: Descriptor = Descriptor::gauge("self", "sidecar_series", "", "Series that each family has now.");
+static FOLDED: Descriptor = Descriptor::counter(
+    "self",
     "sidecar_series_folded_total",
-    Kind::Counter,
     "",
     "How often something was counted in the series `other` because the family was full.",
 );
-static AUDIT_KERNEL: Descriptor = family(
+static AUDIT_KERNEL: Descriptor = Descriptor::counter(
+    "self",
     "sidecar_audit_kernel_total",
-    Kind::Counter,
     "",
     "The kernel's own count since the start, in the network namespaces that processes live in.",
 );
-static AUDIT_COUNTED: Descriptor =
-    family("sidecar_audit_counted_total", Kind::Counter, "", "Our count of what sidecar_audit_kernel_total counts.");
+static AUDIT_COUNTED: Descriptor = Descriptor::counter(
+    "self",
+    "sidecar_audit_counted_total",
+    "",
+    "Our count of what sidecar_audit_kernel_total counts.",
+);
 static COLLECTION: Descriptor =
-    family("sidecar_collection_seconds", Kind::Histogram, "seconds", "Time that each module took to collect.");
-static BUILD: Descriptor = family("sidecar_build_info", Kind::Gauge, "", "Version of the daemon.");
+    Descriptor::histogram("self", "sidecar_collection_seconds", "Time that each module took to collect.");
+static BUILD: Descriptor = Descriptor::gauge("self", "sidecar_build_info", "", "Version of the daemon.");
 
 /// All of them and the process's, in the order in which they are shown.
 pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
@@ -141,7 +141,7 @@ fn from_modules(modules: &mut [Module<'_>]) -> [Family; 4] {
     let mut collection = Family::new(&COLLECTION);
     for module in modules {
         collection.histogram(labels([("module", module.spec.name)]), module.durations.clone());
-        let State::Running { collector, .. } = &mut module.state else { continue };
+        let (State::Running { collector, .. }, None) = (&mut module.state, module.needed_by) else { continue };
         for (family, times) in collector.folded() {
             folded.integer(labels([("family", family.name)]), times);
         }

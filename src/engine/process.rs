@@ -2,28 +2,25 @@
 
 use procfs::process::{LimitValue, Process};
 
-use crate::snapshot::{Descriptor, Family, Kind, labels};
+use crate::snapshot::{Descriptor, Family, labels};
 
-const fn family(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Descriptor {
-    Descriptor { name, help, unit, kind, module: "self" }
-}
-
-static CPU: Descriptor = family(
+static CPU: Descriptor = Descriptor::counter(
+    "self",
     "process_cpu_seconds_total",
-    Kind::Counter,
     "seconds",
     "CPU time of the daemon, with that of its programs that look at sockets and files; that of the others is in sidecar_bpf_run_seconds_total.",
 );
 static RESIDENT: Descriptor =
-    family("process_resident_memory_bytes", Kind::Gauge, "bytes", "Resident memory of the daemon.");
+    Descriptor::gauge("self", "process_resident_memory_bytes", "bytes", "Resident memory of the daemon.");
 static VIRTUAL: Descriptor =
-    family("process_virtual_memory_bytes", Kind::Gauge, "bytes", "Virtual memory of the daemon.");
-static OPEN_FDS: Descriptor = family("process_open_fds", Kind::Gauge, "", "Open file descriptors of the daemon.");
-static MAX_FDS: Descriptor = family("process_max_fds", Kind::Gauge, "", "Most file descriptors it may have open.");
-static THREADS: Descriptor = family("process_threads", Kind::Gauge, "", "Threads of the daemon.");
-static START: Descriptor = family(
+    Descriptor::gauge("self", "process_virtual_memory_bytes", "bytes", "Virtual memory of the daemon.");
+static OPEN_FDS: Descriptor = Descriptor::gauge("self", "process_open_fds", "", "Open file descriptors of the daemon.");
+static MAX_FDS: Descriptor =
+    Descriptor::gauge("self", "process_max_fds", "", "Most file descriptors it may have open.");
+static THREADS: Descriptor = Descriptor::gauge("self", "process_threads", "", "Threads of the daemon.");
+static START: Descriptor = Descriptor::gauge(
+    "self",
     "process_start_time_seconds",
-    Kind::Gauge,
     "seconds",
     "When the daemon was started, in seconds since the Unix epoch.",
 );

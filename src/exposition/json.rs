@@ -190,15 +190,17 @@ fn distribution(histogram: &Arc<Histogram>) -> impl Serialize + '_ {
     }
 }
 
-fn hook(HookReport { name, kind, cost, reason }: &HookReport) -> impl Serialize + '_ {
+fn hook(report: &HookReport) -> impl Serialize + '_ {
+    let HookReport { name, kind, tax, reason } = report;
     #[derive(Serialize)]
     struct Hook<'a> {
         name: &'a str,
         kind: Option<&'static str>,
         cost: &'static str,
+        tax: &'a str,
         reason: &'a str,
     }
-    Hook { name, kind: kind.map(|kind| kind.as_str()), cost: cost.as_str(), reason }
+    Hook { name, kind: kind.map(|kind| kind.as_str()), cost: report.cost().as_str(), tax, reason }
 }
 
 fn program(ProgramReport { name, runs, run_ns, missed }: &ProgramReport) -> impl Serialize + '_ {

@@ -115,7 +115,8 @@ fn hook(report: &HookReport) -> proto::Hook {
     proto::Hook {
         name: report.name.to_owned(),
         kind: report.kind.map_or("", |kind| kind.as_str()).to_owned(),
-        cost: report.cost.as_str().to_owned(),
+        cost: report.cost().as_str().to_owned(),
+        tax: report.tax.to_owned(),
         reason: report.reason.clone(),
     }
 }

@@ -13,7 +13,7 @@ use ebpf_sidecar::histogram::{Bound, Histogram};
 use ebpf_sidecar::sampler::{Pace, SampleError, Sampler, Source};
 use ebpf_sidecar::server::{Config, Limits, Servers};
 use ebpf_sidecar::snapshot::{Descriptor, Family, Kind, Snapshot, labels};
-use ebpf_sidecar::status::{Cost, HookKind, HookReport, MapReport, ModuleReport, ProgramReport, Status};
+use ebpf_sidecar::status::{HookKind, HookReport, MapReport, ModuleReport, ProgramReport, Status};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -98,7 +98,7 @@ pub fn large(sequence: u64, series: usize) -> Snapshot {
 }
 
 pub fn module(name: &'static str, status: Status) -> ModuleReport {
-    let hook = |name, kind, reason: &str| HookReport { name, kind, cost: Cost::Event, reason: reason.into() };
+    let hook = |name, kind, reason: &str| HookReport { name, kind, tax: "", reason: reason.into() };
     ModuleReport {
         name,
         summary: "What it shows",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup};
+use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
 use ebpf_sidecar::engine::{Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::kernel::Kernel;
@@ -26,6 +26,7 @@ pub struct Sidecar {
 
 /// How a test wants it.
 pub struct Wish {
+    pub modules: Vec<&'static str>,
     pub config: Config,
     pub max_series: u32,
     pub idle_ttl: Duration,
@@ -35,6 +36,7 @@ pub struct Wish {
 impl Default for Wish {
     fn default() -> Self {
         Wish {
+            modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name).collect(),
             config: Config::default(),
             max_series: 10_000,
             idle_ttl: Duration::from_secs(300),
@@ -49,9 +51,10 @@ impl Sidecar {
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
             let kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
-            let setup = Setup { kernel: &kernel, config: &wish.config, limits };
+            let shared = Shared::default();
+            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, shared };
             let options = Options {
-                modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name.to_owned()).collect(),
+                modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),
                 node: Arc::from("test"),
                 bounds: Arc::from([]),
             };

@@ -1,8 +1,6 @@
 //! From the wire to labels. Pure: nothing here touches the kernel.
 
-use super::skel::types::{
-    tcp_caller_key, tcp_failure_key, tcp_listener_key, tcp_reason, tcp_role, tcp_series_key, tcp_timing_key, tcp_who,
-};
+use super::skel::types::{role, tcp_failure_key, tcp_listener_key, tcp_reason, tcp_series_key, tcp_timing_key, who};
 use super::{Config, Label};
 use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip};
 use crate::snapshot::Labels;
@@ -25,7 +23,7 @@ impl Decoder {
     /// Labels of the connection families.
     pub fn series(&self, slot: u32, key: &tcp_series_key) -> Labels {
         let mut pairs = self.who(&key.who);
-        pairs.push(("role", role(key.role).to_owned()));
+        pairs.push(("role", role_name(key.role).to_owned()));
         if self.src_ip {
             pairs.push(("src_ip", ip(key.src_ip)));
         }
@@ -40,7 +38,7 @@ impl Decoder {
     /// Labels of the histograms.
     pub fn timing(&self, slot: u32, key: &tcp_timing_key) -> Labels {
         let mut pairs = self.who(&key.who);
-        pairs.push(("role", role(key.role).to_owned()));
+        pairs.push(("role", role_name(key.role).to_owned()));
         pairs.push(("dst_port", key.dst_port.to_string()));
         finish(slot, pairs)
     }
@@ -62,11 +60,11 @@ impl Decoder {
     }
 
     /// Labels of the connects by process.
-    pub fn caller(&self, slot: u32, key: &tcp_caller_key) -> Labels {
+    pub fn caller(&self, slot: u32, key: &who) -> Labels {
         finish(slot, vec![("pid", key.pid.to_string()), ("comm", comm(&key.comm))])
     }
 
-    fn who(&self, who: &tcp_who) -> Pairs {
+    fn who(&self, who: &who) -> Pairs {
         let mut pairs = vec![("comm", comm(&who.comm))];
         if self.pid && who.pid != 0 {
             pairs.push(("pid", who.pid.to_string()));
@@ -75,10 +73,10 @@ impl Decoder {
     }
 }
 
-fn role(role: u8) -> &'static str {
-    match tcp_role(role.into()) {
-        tcp_role::ROLE_CLIENT => "client",
-        tcp_role::ROLE_SERVER => "server",
+fn role_name(number: u8) -> &'static str {
+    match role(number.into()) {
+        role::ROLE_CLIENT => "client",
+        role::ROLE_SERVER => "server",
         _ => "unknown",
     }
 }

@@ -3,86 +3,91 @@
 use super::skel::types::{hist, tcp_caller, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing};
 use crate::collectors::labels::{self as names, OTHER};
 use crate::histogram::Histogram;
-use crate::snapshot::{Descriptor, Family, Kind, Labels, labels};
+use crate::snapshot::{Descriptor, Family, Labels, labels};
 
-const fn family(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Descriptor {
-    Descriptor { name, help, unit, kind, module: "tcp" }
-}
-
-const fn counter(name: &'static str, unit: &'static str, help: &'static str) -> Descriptor {
-    family(name, Kind::Counter, unit, help)
-}
-
-const fn gauge(name: &'static str, unit: &'static str, help: &'static str) -> Descriptor {
-    family(name, Kind::Gauge, unit, help)
-}
-
-static SENT: Descriptor = counter(
+static SENT: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connection_bytes_sent_total",
     "bytes",
     "Payload bytes sent, each once however often it was transmitted.",
 );
 static RECEIVED: Descriptor =
-    counter("sidecar_connection_bytes_received_total", "bytes", "Payload bytes received in order.");
-static SEGS_OUT: Descriptor = counter(
+    Descriptor::counter("tcp", "sidecar_connection_bytes_received_total", "bytes", "Payload bytes received in order.");
+static SEGS_OUT: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connection_packets_sent_total",
     "",
     "TCP segments sent, with and without payload (tcp_sock.segs_out).",
 );
-static SEGS_IN: Descriptor = counter(
+static SEGS_IN: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connection_packets_received_total",
     "",
     "TCP segments received, with and without payload (tcp_sock.segs_in).",
 );
-static RETRANS: Descriptor = counter(
+static RETRANS: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connection_retransmits_total",
     "",
     "TCP segments sent again, SYN and SYN-ACK included; sums to RetransSegs of /proc/net/snmp.",
 );
-static DURATION: Descriptor = gauge(
+static DURATION: Descriptor = Descriptor::gauge(
+    "tcp",
     "sidecar_connection_duration_seconds",
     "seconds",
     "Age of the oldest open connection; one from before the daemon counts from the daemon's start.",
 );
-static ACTIVE: Descriptor = gauge("sidecar_active_connections", "", "Connections open now.");
-static OPENED: Descriptor = counter(
+static ACTIVE: Descriptor = Descriptor::gauge("tcp", "sidecar_active_connections", "", "Connections open now.");
+static OPENED: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connections_opened_total",
     "",
     "Connections that were established; those from before the daemon are not among them.",
 );
-static CLOSED: Descriptor = counter("sidecar_connections_closed_total", "", "Established connections that ended.");
-static LIMITED: Descriptor = counter(
+static CLOSED: Descriptor =
+    Descriptor::counter("tcp", "sidecar_connections_closed_total", "", "Established connections that ended.");
+static LIMITED: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connection_limited_seconds_total",
     "seconds",
     "Time with data to send, by what held it back: the network (busy), the receiver's window, or the sender's buffer.",
 );
-static SETUP: Descriptor = family(
+static SETUP: Descriptor = Descriptor::histogram(
+    "tcp",
     "sidecar_connection_setup_seconds",
-    Kind::Histogram,
-    "seconds",
     "Time from SYN to ESTABLISHED of connections opened here.",
 );
-static RTT: Descriptor = family(
+static RTT: Descriptor = Descriptor::histogram(
+    "tcp",
     "sidecar_connection_rtt_seconds",
-    Kind::Histogram,
-    "seconds",
     "Smoothed round-trip time: one sample of each connection at each collection, and one when it closes.",
 );
-static FAILURES: Descriptor =
-    counter("sidecar_connect_failures_total", "", "Connects that failed after the SYN was due, by reason.");
-static BACKLOG: Descriptor = gauge(
+static FAILURES: Descriptor = Descriptor::counter(
+    "tcp",
+    "sidecar_connect_failures_total",
+    "",
+    "Connects that failed after the SYN was due, by reason.",
+);
+static BACKLOG: Descriptor = Descriptor::gauge(
+    "tcp",
     "sidecar_listen_backlog",
     "",
     "Connections that wait to be accepted (sk_ack_backlog of the listening sockets).",
 );
-static OVERFLOWS: Descriptor = counter(
+static OVERFLOWS: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_listen_overflows_total",
     "",
     "Connection requests dropped by listening sockets (sk_drops), as when the accept queue is full; sums to ListenDrops of /proc/net/netstat.",
 );
-static CONNECTS: Descriptor =
-    gauge("tcp_connects_by_pid", "", "Connects begun by each live process since the daemon or the process started.");
-static UNTRACKED: Descriptor = counter(
+static CONNECTS: Descriptor = Descriptor::gauge(
+    "tcp",
+    "tcp_connects_by_pid",
+    "",
+    "Connects begun by each live process since the daemon or the process started.",
+);
+static UNTRACKED: Descriptor = Descriptor::counter(
+    "tcp",
     "sidecar_connections_untracked_total",
     "",
     "Connections that ended before anything was known of them: older than the daemon and held by no process.",

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use crate::bpf::plan::{Alternative, Hook};
-use crate::status::{Cost, HookKind};
+use crate::status::HookKind;
 
 /// `collector.tcp`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub const SPEC: Spec = Spec {
     name: "tcp",
     summary: "TCP connections: bytes, segments, retransmissions, round trips, failures, by process and peer",
     hooks: HOOKS,
+    enums: &[],
+    needs: None,
+    rank: 60,
     families: metrics::ALL,
     start: probe::start,
 };
@@ -55,26 +58,22 @@ pub const SPEC: Spec = Spec {
 const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
-        cost: Cost::Event,
         without: None,
-        alternatives: &[Alternative { kind: HookKind::TpBtf, program: "tcp_state", target: "inet_sock_set_state" }],
+        alternatives: &[Alternative::tp_btf("tcp_state", "inet_sock_set_state")],
     },
     Hook {
         name: "tcp_retransmit_synack",
-        cost: Cost::Event,
         without: Some("retransmitted SYN-ACKs of connections that never came to be are not counted"),
-        alternatives: &[Alternative { kind: HookKind::TpBtf, program: "tcp_synack", target: "tcp_retransmit_synack" }],
+        alternatives: &[Alternative::tp_btf("tcp_synack", "tcp_retransmit_synack")],
     },
     Hook {
         name: "bpf_sk_storage_map",
-        cost: Cost::Event,
         without: None,
-        alternatives: &[Alternative { kind: HookKind::Iter, program: "tcp_pass", target: "bpf_sk_storage_map" }],
+        alternatives: &[Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map")],
     },
     Hook {
         name: "task_file",
-        cost: Cost::Event,
         without: Some("connections older than the daemon are not seen, and accepted ones belong to their listener"),
-        alternatives: &[Alternative { kind: HookKind::Iter, program: "tcp_walk", target: "task_file" }],
+        alternatives: &[Alternative::new(HookKind::Iter, "tcp_walk", "task_file")],
     },
 ];

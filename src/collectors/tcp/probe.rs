@@ -3,29 +3,30 @@
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenMapMut, ProgramMut};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags};
 use nix::sys::signal::kill;
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use super::audit::{self, Auditor};
 use super::decode::Decoder;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
-    bss, cost, slot_pool, tcp_caller, tcp_caller_key, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener,
-    tcp_listener_key, tcp_missed, tcp_namespace, tcp_program, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key,
+    bss, tcp_caller, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener, tcp_listener_key, tcp_missed,
+    tcp_namespace, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key, who,
 };
 use super::skel::{OpenTcpSkel, TcpSkel, TcpSkelBuilder};
 use super::walk::Pacer;
 use crate::bpf::load::{self, LoadError};
+use crate::bpf::object;
 use crate::bpf::own;
+use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
-use crate::bpf::slots::{Slot, SlotTable};
+use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
@@ -36,6 +37,9 @@ const MAX_TIMINGS: u32 = 512;
 /// `bpf_local_storage_data`, our value) and the socket's `bpf_local_storage` in another.
 const SOCKET_BYTES: u64 = 2 * 192;
 const _: () = assert!(64 + 8 + size_of::<tcp_conn>() <= 192);
+
+// SAFETY: generated from a C struct of integers without padding.
+unsafe impl Plain for tcp_namespace {}
 
 // SAFETY: generated from C structs that begin with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
 unsafe impl Slot for tcp_series {
@@ -55,7 +59,7 @@ unsafe impl Slot for tcp_failure {
 }
 // SAFETY: as above.
 unsafe impl Slot for tcp_caller {
-    type Key = tcp_caller_key;
+    type Key = who;
 }
 
 struct Tcp<'a> {
@@ -71,8 +75,8 @@ struct Tcp<'a> {
     caller: SlotTable<tcp_caller, Labels>,
     sockets: Traversal,
     files: Option<Traversal>,
-    /// Held for as long as the collector runs: dropping them detaches.
-    _hooks: Vec<Link>,
+    /// Dropping them detaches.
+    links: Vec<Link>,
     pacer: Pacer,
     /// When the last pass was made.
     passed_ns: u64,
@@ -85,70 +89,23 @@ struct Tcp<'a> {
 
 /// Loads and attaches: first the hooks, then the walk that takes over what is older, so that nothing falls between.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let mut plan = Plan::new(super::HOOKS, setup.kernel);
-    let skel = load::load(&mut plan, setup.kernel, |plan| {
+    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = TcpSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        open.load()
+        let skel = open.load()?;
+        let links = object::attach(skel.object(), plan)?;
+        Ok((skel, links))
     })?;
-    let attach = LoadError::during("attaching the BPF programs");
-    let mut hooks = Vec::new();
-    for program in [&skel.progs.tcp_state, &skel.progs.tcp_synack] {
-        if takes(&plan, program) {
-            hooks.push(program.attach().map_err(&attach)?);
-        }
-    }
-    let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd()).map_err(&attach)?);
-    let walk = &skel.progs.tcp_walk;
-    let files = if takes(&plan, walk) { Some(Traversal::new(walk.attach().map_err(&attach)?)) } else { None };
-    let maps = &skel.maps;
-    let mut tcp = Tcp {
-        decoder: Decoder::new(&setup.config.tcp),
-        limits: setup.limits,
-        tick_ns: setup.kernel.tick_ns,
-        series: table(&maps.series, &maps.series_index, &maps.series_freed)?,
-        timing: table(&maps.timing, &maps.timing_index, &maps.timing_freed)?,
-        listener: table(&maps.listener, &maps.listener_index, &maps.listener_freed)?,
-        failure: table(&maps.failure, &maps.failure_index, &maps.failure_freed)?,
-        caller: table(&maps.caller, &maps.caller_index, &maps.caller_freed)?,
-        sockets,
-        files,
-        _hooks: hooks,
-        pacer: Pacer::new(monotonic_ns()),
-        passed_ns: 0,
-        auditor: Auditor::default(),
-        sees_all_processes: in_first_pid_namespace(),
-        carried: 0,
-        skel,
-        plan,
-    };
+    let mut tcp = Tcp::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
     tcp.audit_namespaces();
     Ok(Box::new(tcp))
 }
 
-fn takes(plan: &Plan, program: &ProgramMut<'_>) -> bool {
-    program.name().to_str().is_some_and(|name| plan.takes(name))
-}
-
-fn table<V: Slot, C>(
-    array: &libbpf_rs::MapMut<'_>,
-    index: &libbpf_rs::MapMut<'_>,
-    freed: &libbpf_rs::MapMut<'_>,
-) -> Result<SlotTable<V, C>, LoadError> {
-    let during = LoadError::during("mapping the BPF maps");
-    let handle = |map| MapHandle::try_from(map).map_err(&during);
-    SlotTable::new(handle(array)?, handle(index)?, handle(freed)?).map_err(|error| during(error.into()))
-}
-
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
-    let progs = &mut open.progs;
-    for program in [&mut progs.tcp_state, &mut progs.tcp_synack, &mut progs.tcp_pass, &mut progs.tcp_walk] {
-        let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
-        program.set_autoload(taken);
-    }
     let labels = &setup.config.tcp.labels;
     let has = |label| u8::from(labels.contains(&label));
     let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
@@ -159,27 +116,44 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
         synack_hook: plan.takes("tcp_synack").into(),
         pad: 0,
     };
-    let maps = &mut open.maps;
-    let data = maps.bss_data.as_deref_mut().expect("the object has data");
-    let max = setup.limits.max_series;
-    size([&mut maps.series, &mut maps.series_index, &mut maps.series_freed], &mut data.series_pool, max)?;
-    size([&mut maps.listener, &mut maps.listener_index, &mut maps.listener_freed], &mut data.listener_pool, max)?;
-    size([&mut maps.failure, &mut maps.failure_index, &mut maps.failure_freed], &mut data.failure_pool, max)?;
-    size([&mut maps.caller, &mut maps.caller_index, &mut maps.caller_freed], &mut data.caller_pool, max)?;
-    let max = max.min(MAX_TIMINGS);
-    size([&mut maps.timing, &mut maps.timing_index, &mut maps.timing_freed], &mut data.timing_pool, max)
-}
-
-/// Room for `max` label sets and `other`.
-fn size(maps: [&mut OpenMapMut<'_>; 3], pool: &mut slot_pool, max: u32) -> libbpf_rs::Result<()> {
-    for map in maps {
-        map.set_max_entries(max + 1)?;
+    let object = open.open_object_mut();
+    object::autoload(object, plan);
+    for table in ["series", "listener", "failure", "caller"] {
+        slots::size(object, table, setup.limits.max_series)?;
     }
-    *pool = slot_pool { next: 1, max: max + 1, folded: 0 };
-    Ok(())
+    slots::size(object, "timing", setup.limits.max_series.min(MAX_TIMINGS))
 }
 
-impl Tcp<'_> {
+impl<'a> Tcp<'a> {
+    fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Tcp<'a>> {
+        let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
+        let walk = &skel.progs.tcp_walk;
+        let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
+        let object = skel.object();
+        let shared = setup.shared.sockets.set(object::map(object, "sockets")?);
+        debug_assert!(shared.is_ok(), "the tcp module starts once");
+        Ok(Tcp {
+            decoder: Decoder::new(&setup.config.tcp),
+            limits: setup.limits,
+            tick_ns: setup.kernel.tick_ns,
+            series: SlotTable::new(object, "series")?,
+            timing: SlotTable::new(object, "timing")?,
+            listener: SlotTable::new(object, "listener")?,
+            failure: SlotTable::new(object, "failure")?,
+            caller: SlotTable::new(object, "caller")?,
+            sockets,
+            files,
+            links,
+            pacer: Pacer::new(monotonic_ns()),
+            passed_ns: 0,
+            auditor: Auditor::default(),
+            sees_all_processes: in_first_pid_namespace(),
+            carried: 0,
+            skel,
+            plan,
+        })
+    }
+
     /// Programs write to it at any time: a copy, each word of which was there at some moment of the call.
     fn data(&self) -> bss {
         let data: *const bss = &raw const **self.skel.maps.bss_data.as_ref().expect("the object has data");
@@ -215,25 +189,9 @@ impl Tcp<'_> {
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
 
-    fn cost(&self, program: &ProgramMut<'_>, index: tcp_program) -> ProgramReport {
-        let key = index.0.to_ne_bytes();
-        let per_cpu = self.skel.maps.costs.lookup_percpu(&key, MapFlags::ANY).ok().flatten();
-        let cpus = per_cpu.iter().flatten().map(|bytes| from_bytes::<cost>(bytes));
-        let (runs, run_ns) = cpus.fold((0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.ns));
-        let name = program.name().to_string_lossy().into_owned();
-        ProgramReport { name, runs, run_ns, missed: own::missed_runs(program.as_fd()) }
-    }
-
     fn missed(&self) -> tcp_missed {
-        let mut sum = tcp_missed::default();
-        let per_cpu = self.skel.maps.missed.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
-        for bytes in per_cpu.iter().flatten() {
-            let cpu: tcp_missed = from_bytes(bytes);
-            sum.untracked += cpu.untracked;
-            sum.no_memory += cpu.no_memory;
-            sum.namespaces += cpu.namespaces;
-        }
-        sum
+        let [untracked, no_memory, namespaces] = object::sum_of_cpus(&self.skel.maps.missed, 0);
+        tcp_missed { untracked, no_memory, namespaces }
     }
 
     fn namespaces(&self) -> Vec<(u64, tcp_namespace)> {
@@ -267,12 +225,11 @@ impl Collector for Tcp<'_> {
             self.walk(now_ns).map_err(CollectError::during("looking for the owners of sockets"))?;
         }
         let pass = self.pass(now_ns).map_err(CollectError::during("reading the sockets"))?;
-        let data = self.data();
         let mapping = CollectError::during("mapping the series");
         let (decoder, max_series) = (&self.decoder, self.limits.max_series);
         let mut families = Families::new();
         let (mut folded, mut like) = (self.carried, None);
-        for (slot, s, memory) in self.series.live(data.series_pool.next).map_err(&mapping)? {
+        for (slot, s, memory) in self.series.live().map_err(&mapping)? {
             let names = memory
                 .get_or_insert_with(|| SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series)));
             if names.is_folded() {
@@ -283,16 +240,16 @@ impl Collector for Tcp<'_> {
         if let Some(like) = like {
             families.limited_other(&like, folded, pass);
         }
-        for (slot, t, memory) in self.timing.live(data.timing_pool.next).map_err(&mapping)? {
+        for (slot, t, memory) in self.timing.live().map_err(&mapping)? {
             families.timing(memory.get_or_insert_with(|| decoder.timing(slot, &t.key)), &t);
         }
-        for (slot, f, memory) in self.failure.live(data.failure_pool.next).map_err(&mapping)? {
+        for (slot, f, memory) in self.failure.live().map_err(&mapping)? {
             families.failure(memory.get_or_insert_with(|| decoder.failure(slot, &f.key)), &f);
         }
-        for (slot, l, memory) in self.listener.live(data.listener_pool.next).map_err(&mapping)? {
+        for (slot, l, memory) in self.listener.live().map_err(&mapping)? {
             families.listener(memory.get_or_insert_with(|| decoder.listener(slot, &l.key)), &l, pass);
         }
-        for (slot, c, memory) in self.caller.live(data.caller_pool.next).map_err(&mapping)? {
+        for (slot, c, memory) in self.caller.live().map_err(&mapping)? {
             families.caller(memory.get_or_insert_with(|| decoder.caller(slot, &c.key)), &c);
         }
         families.missed(&self.missed());
@@ -325,6 +282,16 @@ impl Collector for Tcp<'_> {
         Ok(())
     }
 
+    fn pause(&mut self) {
+        self.links.clear();
+    }
+
+    fn resume(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        let resuming = "attaching the BPF programs again";
+        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
+        self.walk(now_ns).map_err(CollectError::during("taking over open sockets"))
+    }
+
     fn hooks(&self) -> Vec<HookReport> {
         self.plan.reports()
     }
@@ -334,24 +301,13 @@ impl Collector for Tcp<'_> {
     }
 
     fn programs(&self) -> Vec<ProgramReport> {
-        let progs = &self.skel.progs;
-        let hooked = [(&progs.tcp_state, tcp_program::PROGRAM_STATE), (&progs.tcp_synack, tcp_program::PROGRAM_SYNACK)];
-        let hooked = hooked.into_iter().filter(|(program, _)| takes(&self.plan, program));
-        let hooked = hooked.map(|(program, index)| self.cost(program, index));
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
-        hooked.chain([self.sockets.report("tcp_pass")]).chain(files).collect()
+        object::costs(self.skel.object()).into_iter().chain([self.sockets.report("tcp_pass")]).chain(files).collect()
     }
 
     fn maps(&self) -> Vec<MapReport> {
-        let maps = &self.skel.maps;
-        let data = self.data();
-        let missed = self.missed();
-        let table = |name: &str, maps: [&libbpf_rs::MapMut<'_>; 3], pool: slot_pool| MapReport {
-            name: name.to_owned(),
-            entries: Some(u64::from(pool.next.min(pool.max)) - 1),
-            bytes: maps.into_iter().filter_map(own::map_bytes).sum(),
-            full: Some(pool.folded),
-        };
+        let (data, missed) = (self.data(), self.missed());
+        let namespaces = &self.skel.maps.namespaces;
         vec![
             MapReport {
                 name: "sockets".to_owned(),
@@ -359,45 +315,35 @@ impl Collector for Tcp<'_> {
                 bytes: data.pass_sockets * SOCKET_BYTES,
                 full: Some(missed.no_memory),
             },
-            table("series", [&maps.series, &maps.series_index, &maps.series_freed], data.series_pool),
-            table("timing", [&maps.timing, &maps.timing_index, &maps.timing_freed], data.timing_pool),
-            table("failure", [&maps.failure, &maps.failure_index, &maps.failure_freed], data.failure_pool),
-            table("listener", [&maps.listener, &maps.listener_index, &maps.listener_freed], data.listener_pool),
-            table("caller", [&maps.caller, &maps.caller_index, &maps.caller_freed], data.caller_pool),
+            self.series.report(),
+            self.timing.report(),
+            self.failure.report(),
+            self.listener.report(),
+            self.caller.report(),
             MapReport {
                 name: "namespaces".to_owned(),
-                entries: Some(maps.namespaces.keys().count() as u64),
-                bytes: own::map_bytes(&maps.namespaces).unwrap_or(0),
+                entries: Some(namespaces.keys().count() as u64),
+                bytes: own::map_bytes(namespaces).unwrap_or(0),
                 full: Some(missed.namespaces),
             },
         ]
     }
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
-        let data = self.data();
         let tables = [
-            (metrics::OF_SERIES, data.series_pool),
-            (metrics::OF_TIMING, data.timing_pool),
-            (metrics::OF_FAILURE, data.failure_pool),
-            (metrics::OF_LISTENER, data.listener_pool),
-            (metrics::OF_CALLER, data.caller_pool),
+            (metrics::OF_SERIES, self.series.folded()),
+            (metrics::OF_TIMING, self.timing.folded()),
+            (metrics::OF_FAILURE, self.failure.folded()),
+            (metrics::OF_LISTENER, self.listener.folded()),
+            (metrics::OF_CALLER, self.caller.folded()),
         ];
-        tables.iter().flat_map(|(families, pool)| families.iter().map(|family| (*family, pool.folded))).collect()
+        tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
     }
 
     fn audit(&mut self) -> Vec<Audit> {
         self.audit_namespaces();
         self.auditor.totals()
     }
-}
-
-/// A value as the kernel gave it.
-fn from_bytes<T: Copy + Default>(bytes: &[u8]) -> T {
-    let mut value = T::default();
-    let size = size_of::<T>().min(bytes.len());
-    // SAFETY: used for generated types of integers alone, for which any bytes are a value; `size` fits both.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast::<u8>(), size) };
-    value
 }
 
 /// Programs see the process ids of the first pid namespace, whose inode is PROC_PID_INIT_INO of include/linux/proc_ns.h.
@@ -408,9 +354,4 @@ fn in_first_pid_namespace() -> bool {
 fn alive(pid: u32) -> bool {
     // No signal is sent; a process of another user is alive as well.
     kill(Pid::from_raw(pid as i32), None) != Err(nix::errno::Errno::ESRCH)
-}
-
-/// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads too.
-fn monotonic_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }

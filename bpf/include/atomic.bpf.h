@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef SIDECAR_ATOMIC_BPF_H
+#define SIDECAR_ATOMIC_BPF_H
+
+#include "types.h"
+#include <bpf/bpf_helpers.h>
+
+/* Adds to a counter that other CPUs add to as well. */
+static __always_inline void add(__u64 *counter, __u64 n)
+{
+	if (n)
+		__sync_fetch_and_add(counter, n);
+}
+
+/*
+ * Raises a word, and is a full barrier. Only an addition whose result is used orders memory: without one the compiler
+ * chooses an instruction that does not, which shows on arm64.
+ */
+static __always_inline void raise_and_fence(__u32 *word)
+{
+	__u32 before = __sync_fetch_and_add(word, 1);
+
+	barrier_var(before);
+}
+
+#endif

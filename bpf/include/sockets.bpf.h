@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What is kept of every TCP socket, in the socket. */
+#ifndef SIDECAR_SOCKETS_BPF_H
+#define SIDECAR_SOCKETS_BPF_H
+
+#include "ends.h"
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+
+enum phase {
+	PHASE_NONE,
+	PHASE_LISTENING, /* also a child cloned from its listener, until it is established */
+	PHASE_CONNECTING,
+	PHASE_OPENED, /* established, not yet counted in `opened` */
+	PHASE_OPEN,
+	PHASE_CLOSED,
+};
+
+/*
+ * One per socket, in the socket. The counters are what was already added to a series: only what came since is ever
+ * added. What a pass over idle sockets looks at comes first, so that it takes one cache line. With the kernel's own
+ * part the element stays within kmalloc-192.
+ */
+struct tcp_conn {
+	__u64 segs; /* segs_in << 32 | segs_out */
+	__u32 phase;
+	__u32 srtt_us;
+	__u32 series; /* slot + 1; 0: not looked up yet */
+	__u32 timing; /* slot + 1 */
+	__u64 start_ns;
+	__u64 sent; /* in sequence space: see sent_bytes() */
+	__u64 received;
+	__u32 retrans; /* of a listener: sk_drops */
+	__u32 origin;  /* sequence number at which `sent` is 0 */
+	__u32 chrono[TCP_CHRONO_MAX];
+	__u32 tgid; /* owner; 0: not known */
+	__u8 comm[16];
+	__u32 before; /* owner before the walk over open files changed it */
+	__u32 seen;   /* walk that found the owner still holding the socket */
+	__u8 role;
+	__u8 pad[7];
+};
+_Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
+
+/*
+ * Only the tcp programs write to it; those of other modules look up whom a socket belongs to, in the same map, which is
+ * empty where the tcp module does not run.
+ *
+ * BPF_F_CLONE: a child starts with a copy of its listener's record, and so with its owner, although it is born in a
+ * softirq where no process is known.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct tcp_conn);
+} sockets SEC(".maps");
+
+#endif
