@@ -90,6 +90,8 @@ fn another(key: &str) -> (&'static str, &'static str) {
     match key {
         "collector.freshness" => ("250ms", "250ms"),
         "collector.interval" => ("20s", "20s"),
+        "collector.max_cpu_percent" => ("0.5", "0.5"),
+        "collector.max_cpu_window" => ("2m", "2m"),
         "collector.modules" => ("tcp", "[tcp]"),
         "collector.tcp.labels" => ("src_ip, src_port", "[src_ip, src_port]"),
         "log.format" => ("json", "json"),
@@ -302,6 +304,9 @@ fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
         ("server.http.address", "localhost", "localhost", "invalid IP address syntax"),
         ("collector.interval", "10", "\"10\"", "expected a time with a unit, such as 500ms, 10s or 5m"),
         ("collector.interval", "1ms", "1ms", "it must be at least 100ms"),
+        ("collector.max_cpu_percent", "-1", "-1", "expected a number from 0 to 10000"),
+        ("collector.max_cpu_percent", "nan", "NaN", "expected a number from 0 to 10000"),
+        ("collector.max_cpu_window", "1s", "1s", "it must be at least collector.interval, which is 10s"),
         ("collector.modules", "", "[]", "name at least one of tcp"),
         ("collector.modules", "tcp,udp", "[tcp, udp]", "there is no module udp; there are tcp"),
         ("collector.modules", "tcp,tcp", "[tcp, tcp]", "tcp is named twice"),

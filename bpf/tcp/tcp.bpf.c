@@ -452,6 +452,14 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		conn->phase = PHASE_CLOSED;
 }
 
+/* It went on while we were paused: a connect that came through, or a child of a listener that was accepted. */
+static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
+{
+	if (conn->phase != PHASE_CONNECTING && conn->phase != PHASE_LISTENING)
+		return false;
+	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
+}
+
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
 static __always_inline void held_by(struct tcp_conn *conn, struct task_struct *task)
 {
@@ -503,7 +511,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	conn = conn_create(sk);
 	if (!conn)
 		return 0;
-	if (conn->phase == PHASE_NONE)
+	if (conn->phase == PHASE_NONE || missed_opening(conn, sk->__sk_common.skc_state))
 		take_over(sk, tp, conn);
 	held_by(conn, task);
 

@@ -2,5 +2,6 @@
 //! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states.
 
 mod fixture;
+mod governor;
 mod host;
 mod tcp;
