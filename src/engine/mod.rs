@@ -181,7 +181,10 @@ impl<'a> State<'a> {
                 let status = if missing.declined { Status::Disabled } else { Status::Unsupported };
                 State::Ended { status, reason: missing.to_string() }
             }
-            Err(error @ LoadError::Failed { .. }) => State::Ended { status: Status::Failed, reason: error.to_string() },
+            Err(error @ LoadError::Failed { .. }) => {
+                // With its sources.
+                State::Ended { status: Status::Failed, reason: format!("{:#}", anyhow::Error::new(error)) }
+            }
         }
     }
 
