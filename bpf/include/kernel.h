@@ -66,6 +66,19 @@ enum {
 	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
 };
 
+enum {
+	/* task_struct.flags, include/linux/sched.h */
+	PF_IO_WORKER = 0x00000010,
+	PF_MEMALLOC = 0x00000800,
+	/* thread_info.status, arch/x86/include/asm/thread_info.h: in a system call of the 32-bit kind */
+	TS_COMPAT = 0x0002,
+	/* pt_regs.pstate, arch/arm64/include/asm/ptrace.h: of a 32-bit process */
+	PSR_MODE32_BIT = 0x00000010,
+};
+
+/* include/linux/page-flags.h; the number is that of the running kernel */
+enum pageflags { PG_head };
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
@@ -172,20 +185,91 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct thread_info {
+	__u32 status; /* x86 */
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	char comm[16];
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
+};
+
+/* The registers with which user space entered the kernel; of a kretprobe, those at the return of its function. */
+struct pt_regs___x86 {
+	unsigned long bp, bx, r10, ax, cx, dx, si, di, orig_ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 pstate;
+	__u64 orig_x0;
+	int syscallno;
+};
+
+struct trace_event_raw_sys_exit {
+	long ret;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	long long i_size;
+	__u32 i_generation;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct file {
+	struct address_space *f_mapping;
+};
+
+struct page {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned long index;
+	unsigned char compound_order; /* of the second page; until 6.2 */
+};
+
+struct folio {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned long index;
+	unsigned char _folio_order; /* 6.1 to 6.5 */
+	unsigned long _flags_1;
+};
+
+/* Since 6.18. */
+struct folio___memdesc {
+	struct {
+		unsigned long f;
+	} flags;
 };
 
 struct socket {
 	struct sock *sk;
 };
 
-struct file;
 struct seq_file;
 struct bpf_map;
 

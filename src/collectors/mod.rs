@@ -1,5 +1,6 @@
 //! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
 
+pub mod fadvise;
 pub mod labels;
 pub mod tcp;
 
@@ -21,7 +22,7 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC];
+pub const ALL: &[&Spec] = &[&tcp::SPEC, &fadvise::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub const ALL: &[&Spec] = &[&tcp::SPEC];
 pub struct Config {
     /// TCP connections.
     pub tcp: tcp::Config,
+    /// Advice on files.
+    pub fadvise: fadvise::Config,
 }
 
 /// What a collector is, before it runs.
