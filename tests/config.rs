@@ -88,6 +88,7 @@ fn the_example_file_has_every_key_and_explains_it() {
 /// For each key a value that is not its default, as text and as it is shown.
 fn another(key: &str) -> (&'static str, &'static str) {
     match key {
+        "collector.fadvise.read_back_window" => ("5s", "5s"),
         "collector.freshness" => ("250ms", "250ms"),
         "collector.interval" => ("20s", "20s"),
         "collector.max_cpu_percent" => ("0.5", "0.5"),
@@ -307,8 +308,8 @@ fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
         ("collector.max_cpu_percent", "-1", "-1", "expected a number from 0 to 10000"),
         ("collector.max_cpu_percent", "nan", "NaN", "expected a number from 0 to 10000"),
         ("collector.max_cpu_window", "1s", "1s", "it must be at least collector.interval, which is 10s"),
-        ("collector.modules", "", "[]", "name at least one of tcp"),
-        ("collector.modules", "tcp,udp", "[tcp, udp]", "there is no module udp; there are tcp"),
+        ("collector.modules", "", "[]", "name at least one of tcp, fadvise"),
+        ("collector.modules", "tcp,udp", "[tcp, udp]", "there is no module udp; there are tcp, fadvise"),
         ("collector.modules", "tcp,tcp", "[tcp, tcp]", "tcp is named twice"),
         ("collector.tcp.labels", "dst_ip", "[dst_ip]", "expected one of src_ip, src_port, pid"),
         ("metrics.max_series", "0", "0", "expected a whole number from 1 to 1000000"),
