@@ -14,11 +14,13 @@ SLOT_TABLE(calls, struct fadvise_call_key, struct fadvise_call);
 SLOT_TABLE(failures, struct fadvise_failure_key, struct fadvise_failure);
 SLOT_TABLE(effects, struct who, struct fadvise_effect);
 
-/* Evicted pages, 2 GiB of 4 KiB each where they lie together. Userspace takes out what is too old. */
+/*
+ * Evicted pages, 1 GiB where they lie together. Userspace takes out what is too old. The large folios that fill many blocks
+ * leave the page cache with interrupts off, when the allocator of a map that grows has little at hand: so it has them all.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 4096);
 	__type(key, struct fadvise_block_key);
 	__type(value, struct fadvise_block);
 } blocks SEC(".maps");

@@ -23,11 +23,11 @@ use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
-/// Names of processes times seven advices; a slot and its way there take about 80 bytes.
-const MAX_CALLS: u32 = 4096;
+/// Label sets, with `other` a power of two, as hash tables like it. Names of processes times seven advices.
+const MAX_CALLS: u32 = 2047;
 
 /// Names of processes, and what goes wrong with a few of them.
-const MAX_OTHERS: u32 = 1024;
+const MAX_OTHERS: u32 = 1023;
 
 /// How many blocks are asked for at once.
 const BATCH: u32 = 1024;
