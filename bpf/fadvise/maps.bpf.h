@@ -15,8 +15,9 @@ SLOT_TABLE(failures, struct fadvise_failure_key, struct fadvise_failure);
 SLOT_TABLE(effects, struct who, struct fadvise_effect);
 
 /*
- * Evicted pages, 1 GiB where they lie together. Userspace takes out what is too old. The large folios that fill many blocks
- * leave the page cache with interrupts off, when the allocator of a map that grows has little at hand: so it has them all.
+ * Evicted pages, 1 GiB where they lie together. Userspace takes out what is too old. The large folios that fill many
+ * blocks leave the page cache with interrupts off, when the allocator of a map that grows has little at hand: so it has
+ * them all.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

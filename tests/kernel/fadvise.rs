@@ -106,6 +106,7 @@ fn every_call_counts_by_advice_and_error() {
             // To the end of the file; and from behind it.
             assert_eq!(fadvise(fd, 40_000, 0, libc::POSIX_FADV_NOREUSE), 0);
             assert_eq!(fadvise(fd, 200_000, 0, libc::POSIX_FADV_NOREUSE), 0);
+            assert_eq!(fadvise(fd, 90_000, i64::MAX, libc::POSIX_FADV_WILLNEED), 0);
             for advice in [6, 7, -1, i32::MAX, 4 + (1 << 20), 1000, i32::MIN] {
                 assert_eq!(fadvise(fd, 0, 0, advice), libc::EINVAL);
             }
@@ -119,8 +120,8 @@ fn every_call_counts_by_advice_and_error() {
         let metrics = sidecar.snapshot();
         assert_eq!(kind_in_use(&metrics), Some(kind));
         let sum = |family, advice: &str| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
-        let expected_calls = [12, 25, 33, 44, 60, 68];
-        let expected_bytes = [11_000, 22_000, 33_000, 44_000, 55_000, 66_000 + 60_000];
+        let expected_calls = [12, 25, 33, 45, 60, 68];
+        let expected_bytes = [11_000, 22_000, 33_000, 44_000 + 10_000, 55_000, 66_000 + 60_000];
         assert_eq!(ADVICES.map(|advice| sum(CALLS, advice)), expected_calls, "{kind:?}");
         assert_eq!(ADVICES.map(|advice| sum(BYTES, advice)), expected_bytes, "{kind:?}");
         assert_eq!(sum(CALLS, "invalid"), 7, "{kind:?}");
