@@ -28,8 +28,27 @@ enum {
 	BPF_RB_NO_WAKEUP = 1,
 };
 
-/* include/linux/socket.h, include/uapi/linux/in.h */
-enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
+/* Known here only so that a program can ask whether the running kernel has it. */
+enum bpf_func_id { BPF_FUNC_snprintf = 165 };
+
+/* include/linux/socket.h */
+enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
+
+/* include/uapi/linux/if_ether.h */
+enum { ETH_P_IP = 0x0800, ETH_P_ARP = 0x0806, ETH_P_IPV6 = 0x86dd };
+
+/* include/uapi/linux/in.h, in6.h */
+enum {
+	IPPROTO_HOPOPTS = 0,
+	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_AH = 51,
+	IPPROTO_NONE = 59,
+	IPPROTO_DSTOPTS = 60,
+	IPPROTO_MH = 135,
+};
 
 /* include/net/tcp_states.h */
 enum {
@@ -44,6 +63,7 @@ enum {
 	TCP_LAST_ACK,
 	TCP_LISTEN,
 	TCP_CLOSING,
+	TCP_NEW_SYN_RECV, /* a request_sock */
 };
 
 enum {
@@ -173,8 +193,13 @@ struct tcp_sock {
 };
 
 struct sk_buff {
+	struct sock *sk;
+	int ip_defrag_offset;
 	char cb[48];
-	__u16 transport_header; /* offset from head */
+	__be16 protocol;
+	__u16 transport_header; /* offset from head, as the other two */
+	__u16 network_header;
+	unsigned int tail;
 	unsigned char *head;
 };
 
@@ -192,6 +217,7 @@ struct inet_request_sock {
 	struct request_sock req;
 };
 
+/* Headers and tail are offsets from the head on machines of 64 bits. */
 struct nsproxy {
 	struct net *net_ns;
 };

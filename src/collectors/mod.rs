@@ -1,5 +1,6 @@
 //! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
 
+pub mod drops;
 pub mod labels;
 pub mod retransmit;
 pub mod tcp;
@@ -22,7 +23,7 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC];
+pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &drops::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
