@@ -1,6 +1,8 @@
 //! Tests against a live kernel. They run as root, one at a time, on this machine (`make test-kernel`) and, the same binary,
 //! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states.
 
+mod disk;
 mod fixture;
 mod host;
+mod page_cache;
 mod tcp;
