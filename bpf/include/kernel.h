@@ -17,11 +17,13 @@ enum {
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
+	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_F_NO_PREALLOC = 1 << 0,
 	BPF_F_CLONE = 1 << 9,
 	BPF_F_MMAPABLE = 1 << 10,
@@ -93,6 +95,12 @@ enum {
 	TCPHDR_SYN = 0x02,        /* include/net/tcp.h */
 	TCPHDR_ACK = 0x10,
 };
+
+/* super_block.s_magic, include/uapi/linux/magic.h */
+enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576 };
+
+/* include/linux/page-flags.h; the number is that of the running kernel */
+enum pageflags { PG_head };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -222,6 +230,10 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct task_io_accounting {
+	__u64 syscr;
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
@@ -229,13 +241,61 @@ struct task_struct {
 	struct task_struct *group_leader;
 	char comm[16];
 	struct nsproxy *nsproxy;
+	struct task_io_accounting ioac;
+};
+
+struct super_block {
+	__u32 s_dev;
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	__u32 i_rdev;
+	long long i_size;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct page {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned char compound_order; /* of the second page; until 6.2 */
+};
+
+struct folio {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned char _folio_order; /* 6.1 to 6.5 */
+	unsigned long _flags_1;
+};
+
+/* Since 6.18. */
+struct folio___memdesc {
+	struct {
+		unsigned long f;
+	} flags;
+};
+
+struct iov_iter {
+	unsigned long count;
+};
+
+struct file {
+	struct address_space *f_mapping;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
 };
 
 struct socket {
 	struct sock *sk;
 };
 
-struct file;
 struct seq_file;
 struct bpf_map;
 

@@ -2,6 +2,7 @@
 
 pub mod drops;
 pub mod labels;
+pub mod page_cache;
 pub mod retransmit;
 pub mod tcp;
 
@@ -23,7 +24,7 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &drops::SPEC];
+pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &page_cache::SPEC, &drops::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,16 @@ pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &drops::SPEC];
 pub struct Config {
     /// TCP connections.
     pub tcp: tcp::Config,
+    /// The page cache.
+    #[serde(rename = "page-cache")]
+    pub page_cache: page_cache::Config,
+}
+
+impl Config {
+    /// Whether a hook is to be used, or belongs to an option that is off.
+    pub fn wants(&self, hook: &Hook) -> bool {
+        self.page_cache.wants(hook)
+    }
 }
 
 /// What a collector is, before it runs.
