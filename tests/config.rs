@@ -88,6 +88,7 @@ fn the_example_file_has_every_key_and_explains_it() {
 /// For each key a value that is not its default, as text and as it is shown.
 fn another(key: &str) -> (&'static str, &'static str) {
     match key {
+        "collector.fadvise.read_back_window" => ("5s", "5s"),
         "collector.freshness" => ("250ms", "250ms"),
         "collector.interval" => ("20s", "20s"),
         "collector.max_cpu_percent" => ("0.5", "0.5"),

@@ -88,6 +88,13 @@ static __always_inline struct address_space *folio_mapping(struct folio *folio)
 	return ((struct page *)folio)->mapping;
 }
 
+static __always_inline __u64 folio_index(struct folio *folio)
+{
+	if (bpf_core_type_exists(struct folio))
+		return folio->index;
+	return ((struct page *)folio)->index;
+}
+
 /* The flags became a struct in 6.18 (commit 53fbef56e07d, "mm: introduce memdesc_flags_t"). */
 static __always_inline unsigned long folio_flags(struct folio *folio)
 {

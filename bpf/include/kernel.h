@@ -99,6 +99,16 @@ enum {
 /* super_block.s_magic, include/uapi/linux/magic.h */
 enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576 };
 
+enum {
+	/* task_struct.flags, include/linux/sched.h */
+	PF_IO_WORKER = 0x00000010,
+	PF_MEMALLOC = 0x00000800,
+	/* thread_info.status, arch/x86/include/asm/thread_info.h: in a system call of the 32-bit kind */
+	TS_COMPAT = 0x0002,
+	/* pt_regs.pstate, arch/arm64/include/asm/ptrace.h: of a 32-bit process */
+	PSR_MODE32_BIT = 0x00000010,
+};
+
 /* include/linux/page-flags.h; the number is that of the running kernel */
 enum pageflags { PG_head };
 
@@ -234,12 +244,27 @@ struct task_io_accounting {
 	__u64 syscr;
 };
 
+struct thread_info {
+	__u32 status; /* x86 */
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	char comm[16];
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct task_io_accounting ioac;
 };
@@ -251,7 +276,9 @@ struct super_block {
 
 struct inode {
 	struct super_block *i_sb;
+	unsigned long i_ino;
 	__u32 i_rdev;
+	__u32 i_generation;
 	long long i_size;
 };
 
@@ -262,12 +289,14 @@ struct address_space {
 struct page {
 	unsigned long flags;
 	struct address_space *mapping;
+	unsigned long index;
 	unsigned char compound_order; /* of the second page; until 6.2 */
 };
 
 struct folio {
 	unsigned long flags;
 	struct address_space *mapping;
+	unsigned long index;
 	unsigned char _folio_order; /* 6.1 to 6.5 */
 	unsigned long _flags_1;
 };
@@ -290,6 +319,22 @@ struct file {
 struct kiocb {
 	struct file *ki_filp;
 	long long ki_pos;
+};
+
+/* The registers with which user space entered the kernel; of a kretprobe, those at the return of its function. */
+struct pt_regs___x86 {
+	unsigned long bp, bx, r10, ax, cx, dx, si, di, orig_ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 pstate;
+	__u64 orig_x0;
+	int syscallno;
+};
+
+struct trace_event_raw_sys_exit {
+	long ret;
 };
 
 struct socket {

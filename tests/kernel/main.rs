@@ -3,6 +3,7 @@
 
 mod disk;
 mod drops;
+mod fadvise;
 mod fixture;
 mod governor;
 mod host;
