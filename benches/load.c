@@ -9,8 +9,9 @@
  *   load churn CPU FILE    1 MiB of a file evicted by posix_fadvise() and read again
  *   load refused CPU       a datagram to a port of the loopback where nobody listens: one packet dropped
  *   load hold N PORT       N connections with a little traffic behind them, both ends in this process
+ *   load empty             a BPF program on inet_sock_set_state that does nothing
  *
- * All but the last read lines from stdin, each a number of milliseconds to work for, and answer each with the
+ * All but the last two read lines from stdin, each a number of milliseconds to work for, and answer each with the
  * operations done and the CPU time that this process (and its server) used for them, in nanoseconds. All end with
  * stdin.
  */
@@ -18,6 +19,7 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -27,6 +29,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -241,12 +244,42 @@ static void hold(int count, int port)
 		;
 }
 
+/* What the kernel's statistics show for it is what they, and the way to a program, cost. */
+static void empty_program(void)
+{
+	struct bpf_insn nothing[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT,
+		.insns = (unsigned long)nothing,
+		.insn_cnt = sizeof(nothing) / sizeof(*nothing),
+		.license = (unsigned long)"GPL",
+		.prog_name = "empty",
+	};
+	union bpf_attr attach = { .raw_tracepoint.name = (unsigned long)"inet_sock_set_state" };
+	int program = syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load));
+
+	attach.raw_tracepoint.prog_fd = program;
+	if (program < 0 || syscall(SYS_bpf, BPF_RAW_TRACEPOINT_OPEN, &attach, sizeof(attach)) < 0)
+		err(1, "an empty program");
+	puts("ready");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+}
+
 int main(int count, char **words)
 {
 	const char *kind = count > 1 ? words[1] : "";
 
 	if (count == 4 && !strcmp(kind, "hold")) {
 		hold(atoi(words[2]), atoi(words[3]));
+		return 0;
+	}
+	if (count == 2 && !strcmp(kind, "empty")) {
+		empty_program();
 		return 0;
 	}
 	if (count > 2)
@@ -266,6 +299,6 @@ int main(int count, char **words)
 	else if (count == 4 && !strcmp(kind, "churn"))
 		work(evict_and_read, open_warm(words[3]), 0);
 	else
-		errx(2, "usage: load rr|crr|getppid|refused CPU | pread|fadvise|churn CPU FILE | hold N PORT");
+		errx(2, "usage: load rr|crr|getppid|refused CPU | pread|fadvise|churn CPU FILE | hold N PORT | empty");
 	return 0;
 }

@@ -14,11 +14,18 @@ use super::plan::Plan;
 use super::tracepoint;
 use crate::status::ProgramReport;
 
-/// Has the programs loaded that the plan takes, and no others.
+/// Has the programs loaded that the plan takes, and no others; nor the maps in which those would time themselves.
 pub fn autoload(object: &mut OpenObject, plan: &Plan) {
     for mut program in object.progs_mut() {
         let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
         program.set_autoload(taken);
+    }
+    for mut map in object.maps_mut() {
+        if let Some(program) = map.name().to_str().and_then(|name| name.strip_suffix("_cost"))
+            && !plan.takes(program)
+        {
+            map.set_autocreate(false).expect("the object is not loaded yet");
+        }
     }
 }
 

@@ -96,8 +96,8 @@ pub struct Missing {
 impl Plan {
     /// Decides from what is known of the kernel, before anything is loaded. `named`: the operator has named the module,
     /// and takes what it may cost.
-    pub fn new(hooks: &'static [Hook], kernel: &Kernel, named: bool) -> Plan {
-        let choices = hooks.iter().map(|hook| {
+    pub fn new(hooks: impl IntoIterator<Item = &'static Hook>, kernel: &Kernel, named: bool) -> Plan {
+        let choices = hooks.into_iter().map(|hook| {
             let mut choice = Choice { hook, taken: None, reasons: Vec::new(), declined: false };
             choice.take_from(0, kernel, named);
             choice

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
 use std::num::NonZeroUsize;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
@@ -82,6 +82,14 @@ impl Mapped {
         Mapped { base: base.expect("a file can be mapped"), bytes }
     }
 
+    /// Reads a byte of each page.
+    pub fn touch(&self) {
+        for offset in (0..self.bytes.get()).step_by(PAGE) {
+            // SAFETY: within the mapping, which lies within the file.
+            unsafe { self.base.cast::<u8>().add(offset).read_volatile() };
+        }
+    }
+
     /// How many of its pages are in the page cache, as mincore(2) says.
     pub fn resident(&self) -> u64 {
         let mut pages = vec![0u8; self.bytes.get().div_ceil(PAGE)];
@@ -95,5 +103,26 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: what `new` mapped; nothing points into it.
         unsafe { munmap(self.base, self.bytes.get()).expect("the mapping was whole") }
+    }
+}
+
+/// Reads so many bytes past the page cache.
+pub fn read_directly(path: &Path, bytes: usize) {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("no zero in it");
+    // SAFETY: the path ends in a zero; the memory is fresh, and as large as what is read.
+    unsafe {
+        let fd: RawFd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECT);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        let size = NonZeroUsize::new(bytes).expect("something to read");
+        let memory = nix::sys::mman::mmap_anonymous(
+            None,
+            size,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_PRIVATE,
+        );
+        let memory = memory.expect("there is memory");
+        assert_eq!(libc::pread(fd, memory.as_ptr(), bytes, 0), bytes as isize);
+        munmap(memory, bytes).expect("the mapping was whole");
+        libc::close(fd);
     }
 }

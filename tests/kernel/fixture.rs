@@ -216,8 +216,13 @@ impl Network {
 
     /// Installs nft rules on what comes into a namespace.
     pub fn filter(&self, ns: &str, rules: &[&str]) {
+        self.filter_at("input", ns, rules);
+    }
+
+    /// Installs nft rules at a hook, one chain for each.
+    pub fn filter_at(&self, hook: &str, ns: &str, rules: &[&str]) {
         let rules = rules.join("\n");
-        let table = format!("table inet t {{\nchain c {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n");
+        let table = format!("table inet t {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n");
         let mut nft = Command::new("ip")
             .args(["netns", "exec", ns, "nft", "-f", "-"])
             .stdin(Stdio::piped())
@@ -225,6 +230,13 @@ impl Network {
             .expect("nft is installed");
         nft.stdin.take().expect("it is piped").write_all(table.as_bytes()).expect("nft reads");
         assert!(nft.wait().expect("it ends").success(), "nft refuses {table}");
+    }
+
+    /// What each rule with a `counter` has counted in packets, in the order of the rules.
+    pub fn filtered(&self, ns: &str) -> Vec<u64> {
+        let table = run(&format!("ip netns exec {ns} nft list table inet t"));
+        let counts = table.split("counter packets ").skip(1);
+        counts.map(|rest| rest.split(' ').next().and_then(|n| n.parse().ok()).expect("a number")).collect()
     }
 
     /// Does something in a thread that lives in a namespace.
@@ -236,7 +248,7 @@ impl Network {
         })
     }
 
-    /// A counter of the kernel's own for a namespace, such as `Tcp`, `RetransSegs`.
+    /// A counter of the kernel's own for a namespace, such as `Tcp`, `RetransSegs` or `Udp6`, `NoPorts`.
     pub fn kernel_counter(&self, ns: &str, protocol: &'static str, name: &'static str) -> u64 {
         self.within(ns, move || kernel_counter(protocol, name)).join().expect("it is there")
     }
@@ -250,10 +262,15 @@ impl Drop for Network {
     }
 }
 
-/// From /proc/net/snmp or netstat of the calling thread's network namespace.
+/// From /proc/net/snmp, netstat or, one to a line, snmp6 of the calling thread's network namespace.
 pub fn kernel_counter(protocol: &str, name: &str) -> u64 {
-    let text = ["snmp", "netstat"]
-        .map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts"));
+    let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts");
+    if protocol.ends_with('6') {
+        let (text, wanted) = (read("snmp6"), format!("{protocol}{name}"));
+        let mut words = text.split_whitespace().skip_while(|word| *word != wanted);
+        return words.nth(1).expect("a counter of that name").parse().expect("a number");
+    }
+    let text = ["snmp", "netstat"].map(read);
     let text = text.concat();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
