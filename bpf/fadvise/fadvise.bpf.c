@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-/* For the types of the daemon. */
+/* For the generated Rust types alone. */
 enum fadvise_advice wire_advice;
 
 /* Of the file that the current task has open; 0 if it has not, any more. */
