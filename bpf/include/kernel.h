@@ -86,6 +86,14 @@ enum {
 	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
 };
 
+enum {
+	TCP_CA_LOSS = 4,          /* icsk_ca_state, include/uapi/linux/tcp.h */
+	ICSK_TIME_LOSS_PROBE = 5, /* icsk_pending, include/net/inet_connection_sock.h */
+	TCPCB_LOST = 4,           /* bit of tcp_skb_cb.sacked, include/net/tcp.h */
+	TCPHDR_SYN = 0x02,        /* include/net/tcp.h */
+	TCPHDR_ACK = 0x10,
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
@@ -160,6 +168,9 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_rto;
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_pending;
 };
 
 struct tcp_sock {
@@ -177,7 +188,25 @@ struct tcp_sock {
 	__u32 chrono_stat[TCP_CHRONO_MAX];
 	__u8 chrono_type : 2; /* a plain byte since 6.9: read it through BPF_CORE_READ_BITFIELD */
 	__u64 bytes_retrans;
+	__u32 dsack_dups;
 	__u32 total_retrans;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	int ip_defrag_offset;
+	char cb[48];
+	__be16 protocol;
+	__u16 transport_header; /* offsets from head; the tail too, on machines of 64 bits */
+	__u16 network_header;
+	unsigned int tail;
+	unsigned char *head;
+};
+
+/* What TCP keeps in sk_buff.cb. */
+struct tcp_skb_cb {
+	__u16 tcp_gso_segs;
+	__u8 sacked;
 };
 
 struct request_sock {
@@ -186,16 +215,6 @@ struct request_sock {
 
 struct inet_request_sock {
 	struct request_sock req;
-};
-
-/* Headers and tail are offsets from the head on machines of 64 bits. */
-struct sk_buff {
-	struct sock *sk;
-	int ip_defrag_offset;
-	__be16 protocol;
-	__u16 network_header;
-	unsigned int tail;
-	unsigned char *head;
 };
 
 struct nsproxy {

@@ -67,7 +67,7 @@ pub fn costs(object: &Object) -> Vec<ProgramReport> {
         let per_cpu = map.lookup_percpu(&[0; size_of::<u32>()], MapFlags::ANY).ok()??;
         let cpus = per_cpu.iter().map(|bytes| from_bytes::<Cost>(bytes));
         let (runs, run_ns) = cpus.fold((0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.ns));
-        Some(ProgramReport { name, runs, run_ns, missed: own::missed_runs(program.as_fd()) })
+        Some(ProgramReport { name, asked: false, runs, run_ns, missed: own::missed_runs(program.as_fd()) })
     };
     object.progs().filter_map(report).collect()
 }

@@ -2,6 +2,7 @@
 
 pub mod drops;
 pub mod labels;
+pub mod retransmit;
 pub mod tcp;
 
 use std::cell::OnceCell;
@@ -22,7 +23,7 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC, &drops::SPEC];
+pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &drops::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

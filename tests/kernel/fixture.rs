@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
-use ebpf_sidecar::engine::{Engine, Options, StartError};
+use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
@@ -31,6 +31,7 @@ pub struct Wish {
     pub max_series: u32,
     pub idle_ttl: Duration,
     pub interval: Duration,
+    pub budget: Budget,
 }
 
 impl Default for Wish {
@@ -41,6 +42,8 @@ impl Default for Wish {
             max_series: 10_000,
             idle_ttl: Duration::from_secs(300),
             interval: Duration::from_secs(10),
+            // Storms are what tests make.
+            budget: Budget { percent: 0.0, window: Duration::from_secs(60) },
         }
     }
 }
@@ -54,6 +57,7 @@ impl Sidecar {
             let shared = Shared::default();
             let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, shared };
             let options = Options {
+                budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),
                 node: Arc::from("test"),
                 bounds: Arc::from([]),

@@ -3,5 +3,6 @@
 
 mod drops;
 mod fixture;
+mod governor;
 mod host;
 mod tcp;
