@@ -15,12 +15,12 @@ use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, 
 const DROPS: &str = "sidecar_drops_total";
 
 fn start() -> Sidecar {
-    start_with(10_000)
+    start_as(Wish { modules: vec!["drops"], ..Wish::default() })
 }
 
-/// The tcp module would also run without it, and nothing be dropped.
-fn start_with(max_series: u32) -> Sidecar {
-    let sidecar = Sidecar::start(Wish { modules: vec!["drops"], max_series, ..Wish::default() });
+/// The tcp module, which drops needs, would also run without it, and nothing seem to be dropped.
+fn start_as(wish: Wish) -> Sidecar {
+    let sidecar = Sidecar::start(wish);
     let status = sidecar.snapshot().0.modules.iter().find(|module| module.name == "drops").unwrap().status;
     assert!(matches!(status, Status::Running | Status::Degraded), "{status}");
     sidecar
@@ -254,13 +254,14 @@ fn a_dropped_segment_belongs_to_its_socket() {
     }
 }
 
-/// What arrives is not dropped: consume_skb is another tracepoint. One exception is the kernel's own: if the peer's FIN
-/// comes together with the acknowledgement of ours, it is put into the receive queue of a socket that nobody reads any
-/// more, and purged with it.
+/// What arrives is not dropped: consume_skb is another tracepoint. There are two exceptions, and both are the kernel's
+/// own. If the peer's FIN comes together with the acknowledgement of ours, it is put into the receive queue of a socket
+/// that nobody reads any more, and purged with it. And where a machine is so slow that a segment is sent again though it
+/// arrived, one of the two is dropped (tcp_old_data, tcp_rfc7323_paws).
 #[test]
 fn traffic_that_arrives_is_no_drop() {
     const STORM: usize = 2000;
-    let sidecar = start();
+    let sidecar = start_as(Wish { modules: vec!["tcp", "drops"], ..Wish::default() });
     for ip in ["127.0.0.1", "::1"] {
         for (connections, reply) in [(1, 200 << 20), (STORM, 512)] {
             let listener = listen(ip);
@@ -269,12 +270,12 @@ fn traffic_that_arrives_is_no_drop() {
             (0..connections).for_each(|_| exchange(to, 64, reply));
             server.join().unwrap();
             let metrics = sidecar.snapshot();
-            let port = to.port().to_string();
-            let dropped = with_label(&metrics, ("dst_port", &port));
-            let fins = metrics.sum(DROPS, &[("dst_port", &port), ("location", "sk_stream_kill_queues")]);
-            assert_eq!(metrics.sum(DROPS, &[("dst_port", &port)]), fins, "{dropped:?}");
-            assert!(fins <= connections as u64, "{fins} of {connections}");
-            println!("{ip}: {connections} connections, {reply} bytes, {fins} FINs purged");
+            let port = ("dst_port", &*to.port().to_string());
+            let resent = metrics.sum("sidecar_connection_retransmits_total", &[port]);
+            let fins = metrics.sum(DROPS, &[port, ("location", "sk_stream_kill_queues")]);
+            let others = metrics.sum(DROPS, &[port]) - fins;
+            println!("{ip}: {connections} connections, {reply} bytes: {fins} FINs, {others} others, {resent} resent");
+            assert!(fins <= connections as u64 && others <= resent, "{:?}", with_label(&metrics, port));
         }
     }
 }
@@ -285,7 +286,7 @@ fn sums_are_exact_when_the_family_is_full() {
     let network = Network::new();
     network.filter(&network.b, &["meta l4proto 200-220 counter drop"]);
     warm(&network);
-    let small = start_with(3);
+    let small = start_as(Wish { modules: vec!["drops"], max_series: 3, ..Wish::default() });
     let full = start();
     let sums = || [&small, &full].map(|sidecar| sidecar.snapshot().sum(DROPS, &[]));
     let mut windows = Vec::new();
