@@ -60,7 +60,8 @@ impl Error {
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
-        let plan = Plan::new(spec.hooks, kernel, config.collector.named);
+        let hooks = spec.hooks.iter().filter(|hook| config.collector.sections.wants(hook));
+        let plan = Plan::new(hooks, kernel, config.collector.named);
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
         let (status, reason) = match plan.check() {
             _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),

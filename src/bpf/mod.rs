@@ -7,4 +7,5 @@ pub mod own;
 pub mod plain;
 pub mod plan;
 pub mod slots;
+mod tracepoint;
 pub mod traversal;

@@ -1,5 +1,7 @@
 //! The attach plan: what a collector wants to hang on, as data, and the pure decision for a given kernel.
 
+use std::collections::BTreeMap;
+
 use crate::kernel::{self, Kernel};
 use crate::status::{HookKind, HookReport};
 
@@ -64,6 +66,8 @@ impl Alternative {
 pub struct Plan {
     choices: Vec<Choice>,
     named: bool,
+    /// Of classic tracepoints.
+    numbers: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -92,13 +96,13 @@ pub struct Missing {
 impl Plan {
     /// Decides from what is known of the kernel, before anything is loaded. `named`: the operator has named the module,
     /// and takes what it may cost.
-    pub fn new(hooks: &'static [Hook], kernel: &Kernel, named: bool) -> Plan {
-        let choices = hooks.iter().map(|hook| {
+    pub fn new(hooks: impl IntoIterator<Item = &'static Hook>, kernel: &Kernel, named: bool) -> Plan {
+        let choices = hooks.into_iter().map(|hook| {
             let mut choice = Choice { hook, taken: None, reasons: Vec::new(), declined: false };
             choice.take_from(0, kernel, named);
             choice
         });
-        Plan { choices: choices.collect(), named }
+        Plan { choices: choices.collect(), named, numbers: kernel.numbers.clone() }
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -118,7 +122,17 @@ impl Plan {
 
     /// Whether this program is to be loaded.
     pub fn takes(&self, program: &str) -> bool {
-        self.choices.iter().filter_map(Choice::way).any(|way| way.program == program)
+        self.way(program).is_some()
+    }
+
+    /// The number of the classic tracepoint that this program is to hang on; `None` if it hangs on something else.
+    pub fn number(&self, program: &str) -> Option<u32> {
+        let way = self.way(program).filter(|way| way.kind == HookKind::Tracepoint)?;
+        self.numbers.get(way.target).copied()
+    }
+
+    fn way(&self, program: &str) -> Option<&'static Alternative> {
+        self.choices.iter().filter_map(Choice::way).find(|way| way.program == program)
     }
 
     /// # Errors
@@ -205,12 +219,20 @@ fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
             Some(format!("the tracepoint {target} of this kernel has fewer than {} arguments", way.arguments))
         }
         HookKind::Iter if !kernel.has_iterator(target) => Some(format!("this kernel has no iterator {target}")),
+        HookKind::Fentry | HookKind::Fexit if kernel.fentry == Some(false) => {
+            Some(format!("this host refuses programs at functions of the kernel such as {target} (fentry)"))
+        }
         HookKind::Fentry | HookKind::Fexit if !kernel.has_function(target) => {
             Some(format!("this kernel has no function {target}"))
         }
         HookKind::Kprobe if kernel.kprobes == Some(false) => Some("this kernel has no kprobes".to_owned()),
         HookKind::Kprobe if !kernel.has_function(target) => Some(format!("this kernel has no function {target}")),
-        HookKind::Tracepoint if kernel.tracefs == Some(false) => Some("tracefs is not mounted".to_owned()),
+        HookKind::Tracepoint if kernel.tracefs == Some(false) => {
+            Some("tracefs is neither mounted nor ours to mount (CAP_SYS_ADMIN)".to_owned())
+        }
+        HookKind::Tracepoint if !kernel.numbers.contains_key(target) => {
+            Some(format!("this kernel has no tracepoint {target}"))
+        }
         _ => None,
     }
 }
@@ -242,7 +264,8 @@ mod tests {
     fn kernel(arguments: usize) -> Kernel {
         let names = [("btf_trace_kfree_skb", arguments), ("vfs_fadvise", 0)];
         let names = names.map(|(name, arguments)| (name.to_owned(), arguments)).into();
-        Kernel { btf: Some(true), tracefs: Some(true), names, ..Kernel::default() }
+        let numbers = [("syscalls/sys_exit_fadvise64".to_owned(), 612)].into();
+        Kernel { btf: Some(true), tracefs: Some(true), names, numbers, ..Kernel::default() }
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::duration;
-use crate::collectors;
+use crate::{collectors, duration};
 
 /// Doubling from 20 us to 41 ms, where most round trips are; then four times as far each, to 10 s.
 const DEFAULT_BUCKETS: [f64; 16] = [

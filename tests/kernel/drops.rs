@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ebpf_sidecar::bpf::enums::module_enumeration;
-use ebpf_sidecar::kernel::Kernel;
+use ebpf_sidecar::kernel::{Kernel, tracepoint};
 use ebpf_sidecar::snapshot::Labels;
 use ebpf_sidecar::status::Status;
 use nix::libc;
@@ -78,8 +78,13 @@ fn send_udp(network: &Network, to: &str, port: u16, packets: usize, bytes: usize
     network.within(&network.a, send).join().unwrap();
 }
 
-/// Sends IP packets with a payload of our own making.
-fn send_raw(network: &Network, to: &str, protocol: i32, packets: usize, payload: &'static [u8]) {
+/// Sends the same payload in so many IP packets.
+fn send_raw(network: &Network, to: &str, protocol: i32, packets: usize, payload: &[u8]) {
+    send_each(network, to, protocol, vec![payload.to_vec(); packets]);
+}
+
+/// Sends IP packets with payloads of our own making.
+fn send_each(network: &Network, to: &str, protocol: i32, payloads: Vec<Vec<u8>>) {
     let to = ip(to);
     let send = move || {
         let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -87,7 +92,7 @@ fn send_raw(network: &Network, to: &str, protocol: i32, packets: usize, payload:
         let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(family, libc::SOCK_RAW, protocol)) };
         // SAFETY: a socket like any other. Its address is that of an IP socket, the port 0.
         let socket = UdpSocket::from(socket);
-        (0..packets).for_each(|_| assert_eq!(socket.send_to(payload, (to, 0)).unwrap(), payload.len()));
+        payloads.iter().for_each(|bytes| assert_eq!(socket.send_to(bytes, (to, 0)).unwrap(), bytes.len()));
     };
     network.within(&network.a, send).join().unwrap();
 }
@@ -366,4 +371,59 @@ fn reasons_of_a_module_are_named_by_its_own_types() {
     let last = named.filter(|(_, name)| name == "OVS_DROP_LAST_ACTION").map(|(number, _)| number >> 16).next();
     assert_eq!(last, subsystem.filter(|_| loaded));
     println!("openvswitch loaded: {loaded}; its number: {last:?}");
+}
+
+/// The last fragments of packets whose first ones never come. Kernels before 6.9 keep an offset where the socket would be.
+#[test]
+fn fragments_that_wait_in_vain_are_dropped() {
+    let network = Network::new();
+    warm(&network);
+    let hurry = || {
+        for file in ["ipv4/ipfrag_time", "ipv6/ip6frag_time"] {
+            std::fs::write(format!("/proc/sys/net/{file}"), "1").unwrap();
+        }
+    };
+    network.within(&network.b, hurry).join().unwrap();
+    let sidecar = start();
+    // Of UDP, 16 bytes at 1480; in IPv4 in a header of our own, where the kernel fills in what is 0.
+    let v4 = |id: u8| [&[0x45, 0, 0, 0, 1, id, 0, 185, 64, 17, 0, 0, 0, 0, 0, 0, 10, 199, 0, 2][..], &[7; 16]].concat();
+    let v6 = |id: u8| [&[17, 0, 5, 0xc8, 0, 0, 1, id][..], &[7; 16]].concat();
+    for (counters, to, raw, protocol, each) in [
+        ("Ip", B4, libc::IPPROTO_RAW, "udp", &v4 as &dyn Fn(u8) -> Vec<u8>),
+        ("Ip6", B6, libc::IPPROTO_FRAGMENT, "ipv6", &v6),
+    ] {
+        let labels = [("protocol", protocol), ("location", "inet_frag_rbtree_purge")];
+        let kernel = || network.kernel_counter(&network.b, counters, "ReasmFails");
+        agree(&sidecar, &labels, 50, kernel, || send_each(&network, to, raw, (0..50).map(each).collect()));
+    }
+}
+
+/// What older kernels leave out of the tracepoint is left out here, and the module says so.
+#[test]
+fn the_programs_for_older_kernels_do_without() {
+    let network = Network::new();
+    network.filter(&network.b, &["meta l4proto 251 counter drop"]);
+    warm(&network);
+    for (arguments, host, reason) in [
+        (3, of_6_10 as fn(&mut Kernel), ("reason", "netfilter_drop")),
+        (2, of_5_16 as fn(&mut Kernel), ("protocol", "ipv4:251")),
+    ] {
+        let sidecar = start_as(Wish { modules: vec!["drops"], host, ..Wish::default() });
+        let labels = [reason, ("protocol", "ipv4:251")];
+        let kernel = || network.filtered(&network.b)[0];
+        agree(&sidecar, &labels, 50, kernel, || send_raw(&network, B4, 251, 50, b"experiment"));
+        let metrics = sidecar.snapshot();
+        assert_eq!(status(&metrics), Status::Degraded, "{arguments} arguments");
+        let found = with_label(&metrics, ("protocol", "ipv4:251"));
+        assert_eq!(found[0].iter().any(|(name, _)| *name == "reason"), arguments == 3, "{found:?}");
+    }
+}
+
+fn of_6_10(kernel: &mut Kernel) {
+    kernel.names.insert(tracepoint("kfree_skb"), 3);
+}
+
+fn of_5_16(kernel: &mut Kernel) {
+    kernel.names.insert(tracepoint("kfree_skb"), 2);
+    kernel.enums.clear();
 }

@@ -1,9 +1,11 @@
 //! What the kernel tests stand on: a running engine to ask, networks that undo themselves, and workloads.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,7 +17,11 @@ use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork};
 
 /// The collectors at work in this process, without servers.
 pub struct Sidecar {
@@ -32,6 +38,8 @@ pub struct Wish {
     pub idle_ttl: Duration,
     pub interval: Duration,
     pub budget: Budget,
+    /// Takes from what this host offers.
+    pub host: fn(&mut Kernel),
 }
 
 impl Default for Wish {
@@ -44,6 +52,7 @@ impl Default for Wish {
             interval: Duration::from_secs(10),
             // Storms are what tests make.
             budget: Budget { percent: 0.0, window: Duration::from_secs(60) },
+            host: |_| (),
         }
     }
 }
@@ -52,7 +61,8 @@ impl Sidecar {
     pub fn start(wish: Wish) -> Sidecar {
         let pace = Pace { freshness: Duration::ZERO, interval: wish.interval };
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
-            let kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            let mut kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
             let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, shared };
@@ -158,6 +168,22 @@ pub fn run(line: &str) -> String {
     let output = output.unwrap_or_else(|error| panic!("{line}: {error}"));
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs `body` in a child process of that name.
+pub fn in_process(name: &str, body: impl FnOnce()) -> Pid {
+    // SAFETY: the child only makes system calls and allocates, which glibc allows after fork; it ends in _exit.
+    match unsafe { fork() }.expect("a process") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // A test that fails must not leave it behind.
+            set_pdeathsig(Signal::SIGKILL).expect("a signal may be asked for");
+            set_name(&CString::new(name).expect("a name without zeros")).expect("it may have a name");
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+    }
 }
 
 /// Two network namespaces joined by a veth pair: `a` has 10.199.0.1 and fd99::1, `b` has .2 and ::2.

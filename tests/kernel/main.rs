@@ -1,8 +1,11 @@
 //! Tests against a live kernel. They run as root, one at a time, on this machine (`make test-kernel`) and, the same binary,
 //! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states.
 
+mod disk;
 mod drops;
+mod fadvise;
 mod fixture;
 mod governor;
 mod host;
+mod page_cache;
 mod tcp;
