@@ -1,6 +1,7 @@
 //! What the kernel tests stand on: a running engine to ask, networks that undo themselves, and workloads.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -16,6 +17,9 @@ use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork};
 
 /// The collectors at work in this process, without servers.
 pub struct Sidecar {
@@ -186,8 +190,13 @@ impl Network {
 
     /// Installs nft rules on what comes into a namespace.
     pub fn filter(&self, ns: &str, rules: &[&str]) {
+        self.filter_at(ns, "input", rules);
+    }
+
+    /// Installs nft rules at a hook of a namespace, in a table called like the hook.
+    pub fn filter_at(&self, ns: &str, hook: &str, rules: &[&str]) {
         let rules = rules.join("\n");
-        let table = format!("table inet t {{\nchain c {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n");
+        let table = format!("table inet {hook} {{\nchain c {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n");
         let mut nft = Command::new("ip")
             .args(["netns", "exec", ns, "nft", "-f", "-"])
             .stdin(Stdio::piped())
@@ -195,6 +204,18 @@ impl Network {
             .expect("nft is installed");
         nft.stdin.take().expect("it is piped").write_all(table.as_bytes()).expect("nft reads");
         assert!(nft.wait().expect("it ends").success(), "nft refuses {table}");
+    }
+
+    /// Takes away what [`Network::filter_at`] installed.
+    pub fn unfilter(&self, ns: &str, hook: &str) {
+        run(&format!("ip netns exec {ns} nft delete table inet {hook}"));
+    }
+
+    /// How many packets the `counter` of the only rule at the input of a namespace has seen.
+    pub fn seen(&self, ns: &str) -> u64 {
+        let rules = run(&format!("ip netns exec {ns} nft list table inet input"));
+        let (_, counter) = rules.split_once("counter packets ").expect("a counter");
+        counter.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a number")
     }
 
     /// Does something in a thread that lives in a namespace.
@@ -267,4 +288,20 @@ pub fn exchange(to: SocketAddr, request: usize, reply: usize) {
 pub fn listen(ip: &str) -> TcpListener {
     let ip: IpAddr = ip.parse().expect("an address");
     TcpListener::bind((ip, 0)).expect("a free port")
+}
+
+/// Runs `body` in a child process of that name, and waits for it.
+pub fn in_process(name: &str, body: impl FnOnce()) -> Pid {
+    // SAFETY: the child only makes system calls and allocates, which glibc allows after fork; it ends in _exit.
+    match unsafe { fork() }.expect("a process") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // A test that fails must not leave it behind.
+            set_pdeathsig(Signal::SIGKILL).unwrap();
+            set_name(&CString::new(name).unwrap()).unwrap();
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
+        }
+    }
 }

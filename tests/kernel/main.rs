@@ -3,4 +3,5 @@
 
 mod fixture;
 mod host;
+mod retransmit;
 mod tcp;
