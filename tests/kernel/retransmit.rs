@@ -225,7 +225,7 @@ fn lost_syns_and_syn_acks_are_told_apart() {
             assert!(TcpStream::connect(to).is_err());
         })
     });
-    connects.map(|connect| connect.join().unwrap());
+    connects.into_iter().for_each(|connect| connect.join().unwrap());
     let metrics = sidecar.snapshot();
     let ports = [7341, 7342, 7343, 7344];
     let side = |role| Side { metrics: &metrics, role, ports: &ports };
