@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, sendto};
 use nix::sys::wait::waitpid;
 
-use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process};
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen};
 
 const SEGMENTS: &str = "sidecar_retransmit_segments_total";
 const TIMEOUT: &str = "sidecar_retransmit_timeout_seconds_total";
@@ -157,12 +157,16 @@ fn tail_losses_are_loss_probes() {
     let metrics = sidecar.snapshot();
     let (side, kernel) =
         (Side { metrics: &metrics, role: "client", ports: &[7321, 7322] }, Kernel(&network, &network.a));
-    // When a probe is not allowed yet, it is left to the timer. There is no new data that a probe could carry.
-    assert_eq!((side.all(), kernel.tcp("RetransSegs")), (10, 10));
-    assert_eq!(side.kind("loss_probe"), kernel.ext("TCPLossProbes"));
-    assert_eq!(side.kind("timeout"), kernel.ext("TCPTimeouts"));
-    assert_eq!(side.kind("loss_probe") + side.kind("timeout"), side.sum(SEGMENTS, &[("state", "established")]));
+    // When a probe is not allowed yet, it is left to the timer, which may fire for nothing. There is no new data that a
+    // probe could carry.
+    let all = side.sum(SEGMENTS, &[("state", "established")]);
+    assert_eq!((side.all(), kernel.tcp("RetransSegs")), (all, all));
+    assert!(all >= 10, "each message was lost once");
     assert!(side.kind("loss_probe") >= 2, "the first loss of each connection is a tail loss");
+    assert_eq!(side.kind("loss_probe"), kernel.ext("TCPLossProbes"));
+    assert_eq!(side.kind("timeout"), all - side.kind("loss_probe"));
+    let idle = kernel.ext("TCPSpuriousRtxHostQueues");
+    assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
 }
 
 /// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
@@ -187,25 +191,34 @@ fn timeout_of(stream: &TcpStream) -> f64 {
 fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    for (ip, port) in [(B4, 7331), (B6, 7332)] {
-        let (mut client, mut server) = pair(&network, ip, port);
-        let kernel = Kernel(&network, &network.a);
-        let before = (kernel.ext("TCPTimeouts"), kernel.tcp("RetransSegs"));
-        let first = timeout_of(&client);
-        network.filter(&network.b, &["tcp dport { 7331, 7332 } drop"]);
-        client.write_all(&[1; 100]).unwrap();
-        let lost = |metrics: &Metrics| Side { metrics, role: "client", ports: &[port] }.kind("timeout");
-        let metrics = sidecar.until(|metrics| lost(metrics) == 3);
-        let side = Side { metrics: &metrics, role: "client", ports: &[port] };
-        let port_label = port.to_string();
-        let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port_label)]).unwrap();
-        assert!((waited - 7.0 * first).abs() < 1e-9, "{ip}: {waited} s, of timers from {first} s on");
-        assert_eq!(kernel.ext("TCPTimeouts") - before.0, 3, "{ip}");
-        assert_eq!(kernel.tcp("RetransSegs") - before.1, side.all(), "{ip}");
-        assert_eq!(side.kind("loss_probe"), 1, "{ip}: a probe comes before the first timer");
-        network.unfilter(&network.b, "input");
-        server.read_exact(&mut [0; 100]).unwrap();
+    for (ip, ports) in [(B4, 7331..7335), (B6, 7335..7339)] {
+        assert!(ports.into_iter().any(|port| three_timers(&network, &sidecar, ip, port)), "{ip}");
     }
+}
+
+/// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing.
+fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
+    let (mut client, mut server) = pair(network, ip, port);
+    let kernel = Kernel(network, &network.a);
+    let counters = || ["TCPTimeouts", "TCPSpuriousRtxHostQueues"].map(|name| kernel.ext(name));
+    let (before, sent_before, first) = (counters(), kernel.tcp("RetransSegs"), timeout_of(&client));
+    network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
+    client.write_all(&[1; 100]).unwrap();
+    let timers = |metrics: &Metrics| Side { metrics, role: "client", ports: &[port] }.kind("timeout");
+    let metrics = sidecar.until(|metrics| timers(metrics) == 3);
+    let (after, sent_after) = (counters(), kernel.tcp("RetransSegs"));
+    network.unfilter(&network.b, "input");
+    server.read_exact(&mut [0; 100]).unwrap();
+    if after[1] != before[1] {
+        return false;
+    }
+    let side = Side { metrics: &metrics, role: "client", ports: &[port] };
+    assert_eq!((timers(&metrics), after[0] - before[0]), (3, 3), "{ip}");
+    assert_eq!(side.all(), sent_after - sent_before, "{ip}");
+    assert_eq!(side.kind("loss_probe"), 1, "{ip}: a probe comes before the first timer");
+    let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port.to_string())]).unwrap();
+    assert!((waited - 7.0 * first).abs() < 1e-9, "{ip}: {waited} s, of timers from {first} s on");
+    true
 }
 
 #[test]
@@ -387,7 +400,23 @@ fn resets_equal_the_kernels_counters() {
     assert_eq!((sum(7373, &aborted), sum(7376, &aborted)), (1, 1));
     let refused = [("direction", "sent"), ("reason", "no_socket")];
     assert_eq!((sum(7371, &refused), sum(7372, &refused)), if all_shown { (5, 3) } else { (0, 0) });
-    assert_eq!(metrics.count(RESETS, &[("dst_port", "7373"), ("reason", "other")]), 0);
+}
+
+/// Ten thousand messages that arrive.
+#[test]
+fn no_program_runs_while_nothing_is_lost() {
+    let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let listener = listen("127.0.0.1");
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let runs = || sidecar.snapshot().sum("sidecar_bpf_runs_total", &[("module", "retransmit")]);
+    let before = runs();
+    for _ in 0..10_000 {
+        client.write_all(&[1]).unwrap();
+        server.read_exact(&mut [0]).unwrap();
+    }
+    let runs = runs() - before;
+    assert!(runs < 100, "{runs} runs for 10000 messages (other processes may have lost some)");
 }
 
 fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) {
