@@ -16,11 +16,12 @@ const ROOMS: &str = "
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
     engine     -> bpf collectors histogram kernel sampler snapshot status
-    collectors -> bpf histogram kernel snapshot status
+    collectors -> bpf histogram identity kernel snapshot status
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
     histogram  ->
+    identity   ->
     kernel     ->
     privileges ->
     proto      ->

@@ -62,6 +62,22 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 }
 
 /*
+ * The cgroup that a folio is charged to, as its number in the hierarchy of the memory controller; 0 if it is charged to
+ * none, as when there is no such controller.
+ */
+static __always_inline __u64 folio_cgroup(struct folio *folio)
+{
+	unsigned long data = 0;
+
+	if (bpf_core_field_exists(struct folio, memcg_data))
+		data = folio->memcg_data;
+	else if (bpf_core_field_exists(struct page, memcg_data))
+		data = ((struct page *)folio)->memcg_data;
+	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
+	return data ? BPF_CORE_READ((struct mem_cgroup *)data, css.cgroup, kn, id) : 0;
+}
+
+/*
  * Pages in a folio. The order lies in its second page: by itself until 6.2, in `_folio_order` until 6.5, since then in
  * the lowest byte of the flags (commit ebc1baf5c9b4, "mm: free up a word in the first tail page").
  */

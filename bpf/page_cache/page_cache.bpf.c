@@ -16,6 +16,7 @@
 const volatile __u32 page_shift;
 
 SLOT_TABLE_PERCPU(pages, struct page_cache_pages_key, struct page_cache_pages, struct page_cache_pages_counts);
+SLOT_TABLE_PERCPU(cgroups, __u64, struct page_cache_cgroup, struct page_cache_cgroup_counts);
 SLOT_TABLE_PERCPU(readers, struct who, struct page_cache_reader, struct page_cache_reader_counts);
 
 COST(page_cache_added);
@@ -31,7 +32,8 @@ COST(page_cache_lookup_fexit);
 /*
  * Which device the pages belong to, 0 if they are not counted. A block device that is read itself, as for the metadata
  * of many file systems, counts as what it is, not as the pseudo file system that it lives in. Pages of tmpfs, shared
- * memory among them, come without a tracepoint and go with one: of those nothing is known.
+ * memory among them, come without a tracepoint and go with one: of those nothing is known. Huge pages are set aside for
+ * good, and are no cache.
  */
 static __always_inline __u32 device_of(struct inode *inode)
 {
@@ -39,6 +41,7 @@ static __always_inline __u32 device_of(struct inode *inode)
 
 	switch (sb->s_magic) {
 	case TMPFS_MAGIC:
+	case HUGETLBFS_MAGIC:
 		return 0;
 	case BDEVFS_MAGIC:
 		return inode->i_rdev;
@@ -48,7 +51,7 @@ static __always_inline __u32 device_of(struct inode *inode)
 }
 
 /* The counters of the current process and the device on this CPU; NULL if the pages are not counted. */
-static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping)
+static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping, __u64 now)
 {
 	struct page_cache_pages_key key = {};
 
@@ -58,36 +61,56 @@ static __always_inline struct page_cache_pages_counts *pages_of(struct address_s
 	if (!key.device)
 		return NULL;
 	who_current(&key.who);
-	return SLOT_COUNTS(pages, &key, bpf_ktime_get_ns());
+	return SLOT_COUNTS(pages, &key, now);
 }
 
+/* The counters of the cgroup that the pages are charged to, on this CPU; NULL if there is none. */
+static __always_inline struct page_cache_cgroup_counts *cgroup_of(struct folio *folio, __u64 now)
+{
+	__u64 cgroup = folio_cgroup(folio);
+
+	return cgroup ? SLOT_COUNTS(cgroups, &cgroup, now) : NULL;
+}
+
+/* By then they are charged. */
 SEC("tp_btf/mm_filemap_add_to_page_cache")
 int BPF_PROG(page_cache_added, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_added_cost);
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+	__u64 begin = cost_begin(&page_cache_added_cost), now = bpf_ktime_get_ns();
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
+	struct page_cache_cgroup_counts *charged;
 
-	if (counts)
+	if (counts) {
 		counts->added += folio_pages(folio);
+		charged = cgroup_of(folio, now);
+		if (charged)
+			charged->added += folio_pages(folio);
+	}
 	cost_end(&page_cache_added_cost, begin);
 	return 0;
 }
 
+/* They still are. */
 SEC("tp_btf/mm_filemap_delete_from_page_cache")
 int BPF_PROG(page_cache_evicted, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_evicted_cost);
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+	__u64 begin = cost_begin(&page_cache_evicted_cost), now = bpf_ktime_get_ns();
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
+	struct page_cache_cgroup_counts *charged;
 
-	if (counts)
+	if (counts) {
 		counts->evicted += folio_pages(folio);
+		charged = cgroup_of(folio, now);
+		if (charged)
+			charged->evicted += folio_pages(folio);
+	}
 	cost_end(&page_cache_evicted_cost, begin);
 	return 0;
 }
 
 static __always_inline void dirtied(struct folio *folio, struct address_space *mapping)
 {
-	struct page_cache_pages_counts *counts = pages_of(mapping);
+	struct page_cache_pages_counts *counts = pages_of(mapping, bpf_ktime_get_ns());
 
 	if (counts)
 		counts->dirtied += folio_pages(folio);
@@ -242,6 +265,8 @@ int BPF_PROG(page_cache_lookup_fexit, struct kiocb *iocb)
 
 struct page_cache_pages wire_pages;
 struct page_cache_pages_counts wire_pages_counts;
+struct page_cache_cgroup wire_cgroup;
+struct page_cache_cgroup_counts wire_cgroup_counts;
 struct page_cache_reader wire_reader;
 struct page_cache_reader_counts wire_reader_counts;
 
