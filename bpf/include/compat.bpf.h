@@ -63,18 +63,24 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 
 /*
  * The cgroup that a folio is charged to, as its number in the hierarchy of the memory controller; 0 if it is charged to
- * none, as when there is no such controller.
+ * none, as when there is no such controller. Once object cgroups can be root ones, folios point to those instead.
  */
 static __always_inline __u64 folio_cgroup(struct folio *folio)
 {
 	unsigned long data = 0;
+	struct mem_cgroup *memcg;
 
 	if (bpf_core_field_exists(struct folio, memcg_data))
 		data = folio->memcg_data;
 	else if (bpf_core_field_exists(struct page, memcg_data))
 		data = ((struct page *)folio)->memcg_data;
 	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
-	return data ? BPF_CORE_READ((struct mem_cgroup *)data, css.cgroup, kn, id) : 0;
+	if (!data)
+		return 0;
+	memcg = (struct mem_cgroup *)data;
+	if (bpf_core_field_exists(struct obj_cgroup, is_root))
+		memcg = BPF_CORE_READ((struct obj_cgroup *)data, memcg);
+	return BPF_CORE_READ(memcg, css.cgroup, kn, id);
 }
 
 /*

@@ -228,6 +228,11 @@ struct mem_cgroup {
 	struct cgroup_subsys_state css;
 };
 
+struct obj_cgroup {
+	struct mem_cgroup *memcg;
+	bool is_root;
+};
+
 struct page {
 	unsigned long flags;
 	struct address_space *mapping;

@@ -37,7 +37,7 @@ impl Cgroups {
         }
     }
 
-    /// The path within the hierarchy, as /proc/<pid>/cgroup has it; `/` for the root. `None`: not known, as of a cgroup
+    /// The path within the hierarchy, as `/proc/<pid>/cgroup` has it; `/` for the root. `None`: not known, as of a cgroup
     /// that was gone before anybody asked, or is outside of our cgroup namespace.
     pub fn path(&self, id: u64) -> Option<&str> {
         self.known.get(&id)?.as_deref()
