@@ -136,18 +136,13 @@ int BPF_PROG(page_cache_dirtied_page, struct folio *page, struct address_space *
 	return 0;
 }
 
-static __always_inline struct page_cache_reader_counts *my_counts(void)
+static __always_inline void missed(void)
 {
+	struct page_cache_reader_counts *counts;
 	struct who who = {};
 
 	who_current(&who);
-	return SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
-}
-
-static __always_inline void missed(void)
-{
-	struct page_cache_reader_counts *counts = my_counts();
-
+	counts = SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
 	if (counts)
 		counts->misses++;
 }
@@ -187,6 +182,8 @@ struct read_step {
 	__u64 mapping;
 	__u64 index, last; /* pages, both included */
 	__u64 reads;       /* read calls that the task had completed */
+	__u32 slot;        /* in which it was counted */
+	__u32 pad;
 };
 
 struct {
@@ -203,16 +200,10 @@ static __always_inline __u64 reads_of(struct task_struct *task)
 }
 
 /* Whether this step goes on with a read whose pages are all counted already. Remembers it either way. */
-static __always_inline bool continues(__u64 mapping, __u64 index, __u64 last)
+static __always_inline bool continues(struct read_step *step, __u64 mapping, __u64 index, __u64 last, __u64 reads)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct read_step *step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	__u64 reads = reads_of(task);
-	bool same;
+	bool same = step->mapping == mapping && step->last == last && step->index < index && step->reads == reads;
 
-	if (!step)
-		return false;
-	same = step->mapping == mapping && step->last == last && step->index < index && step->reads == reads;
 	step->mapping = mapping;
 	step->index = index;
 	step->last = last;
@@ -223,18 +214,25 @@ static __always_inline bool continues(__u64 mapping, __u64 index, __u64 last)
 /* A read wants pages `index` to `last`, of which the file may have fewer. */
 static __always_inline void lookup(struct address_space *mapping, __u64 index, __u64 last)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct read_step none = {}, *step;
 	struct page_cache_reader_counts *counts;
 	struct inode *inode = mapping->host;
+	struct who who = {};
 	__u64 end;
 
-	if (continues((__u64)mapping, index, last) || !inode || inode->i_size <= 0)
+	step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!step) /* for want of memory: the steps of this read may be counted more than once */
+		step = &none;
+	if (continues(step, (__u64)mapping, index, last, reads_of(task)) || !inode || inode->i_size <= 0)
 		return;
 	end = (__u64)(inode->i_size - 1) >> page_shift;
 	if (last > end)
 		last = end;
 	if (index > last)
 		return;
-	counts = my_counts();
+	who_current(&who);
+	counts = SLOT_COUNTS_AGAIN(readers, &who, bpf_ktime_get_ns(), &step->slot);
 	if (counts)
 		counts->lookups += last - index + 1;
 }
