@@ -193,6 +193,9 @@ struct {
 	__type(value, struct read_step);
 } read_steps SEC(".maps");
 
+/* Steps of reads of tasks for which there was no memory: they were counted, whatever came before them. */
+__u64 read_steps_missed;
+
 /* Read calls that the task has completed. Kernels that do not count them tell two reads that end alike less well. */
 static __always_inline __u64 reads_of(struct task_struct *task)
 {
@@ -222,8 +225,10 @@ static __always_inline void lookup(struct address_space *mapping, __u64 index, _
 	__u64 end;
 
 	step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!step) /* for want of memory: the steps of this read may be counted more than once */
+	if (!step) {
+		add(&read_steps_missed, 1);
 		step = &none;
+	}
 	if (continues(step, (__u64)mapping, index, last, reads_of(task)) || !inode || inode->i_size <= 0)
 		return;
 	end = (__u64)(inode->i_size - 1) >> page_shift;

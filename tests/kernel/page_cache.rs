@@ -264,6 +264,9 @@ fn lookups_are_the_pages_that_reads_ask_for() {
     lookups("a read that ends where the one before ended", 3);
     assert_eq!(read(PAGE, SIZE), 0);
     lookups("beyond the end", 0);
+    let metrics = sidecar.snapshot();
+    assert_eq!(metrics.sum("sidecar_bpf_map_full_total", &[("map", "read_steps")]), 0);
+    assert_eq!(metrics.count("sidecar_bpf_map_full_total", &[("map", "read_steps")]), 1);
 }
 
 #[test]

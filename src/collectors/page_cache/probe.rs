@@ -16,6 +16,7 @@ use super::skel::types::{
 use super::skel::{OpenPageCacheSkel, PageCacheSkel, PageCacheSkelBuilder};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object;
+use crate::bpf::own;
 use crate::bpf::plain::Plain;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot};
@@ -129,6 +130,18 @@ impl<'a> PageCache<'a> {
     }
 }
 
+impl PageCache<'_> {
+    /// What tasks carry of their last read, if lookups are counted. How many do the kernel does not tell.
+    fn read_steps(&self) -> Option<MapReport> {
+        let map = self.known.lookups.then(|| object::map(self.skel.object(), "read_steps").ok())??;
+        let missed: *const u64 = &raw const self.skel.maps.bss_data.as_ref()?.read_steps_missed;
+        // SAFETY: mapped for as long as the skeleton lives; programs write to it at any time.
+        let missed = unsafe { missed.read_volatile() };
+        let bytes = own::map_bytes(&map).unwrap_or(0);
+        Some(MapReport { name: "read_steps".to_owned(), entries: None, bytes, full: Some(missed) })
+    }
+}
+
 impl Collector for PageCache<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let reading = CollectError::during("reading the counters of the page cache");
@@ -181,7 +194,8 @@ impl Collector for PageCache<'_> {
     }
 
     fn maps(&self) -> Vec<MapReport> {
-        vec![self.pages.report(), self.cgroups.report(), self.readers.report()]
+        let tables = [self.pages.report(), self.cgroups.report(), self.readers.report()];
+        tables.into_iter().chain(self.read_steps()).collect()
     }
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
