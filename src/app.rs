@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::bpf::plan::Plan;
 use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
-use crate::engine::{Engine, Options, StartError};
+use crate::engine::{Budget, Engine, Options, StartError};
 use crate::histogram::Bound;
 use crate::kernel::Kernel;
 use crate::privileges;
@@ -137,6 +137,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
         let options = Options {
             modules: config.collector.modules.clone(),
+            budget: Budget { percent: config.collector.max_cpu_percent, window: config.collector.max_cpu_window },
             node: Arc::from(config.node.name.as_str()),
             bounds: bounds.collect::<Result<_, _>>().expect("the configuration was checked"),
         };

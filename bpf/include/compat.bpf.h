@@ -5,6 +5,7 @@
 
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
 
 /*
  * Is somebody working on the socket right now? The word of the spinlock exists on SMP kernels without PREEMPT_RT
@@ -41,6 +42,42 @@ static __always_inline __u32 tcp_chrono(struct tcp_sock *tp)
 }
 
 /*
+ * Name of the function that an address lies in, without that of its module; it does not depend on kptr_restrict. False
+ * if the kernel does not tell. bpf_snprintf() came with 5.13 (commit 7b15523a989b, "bpf: Add a bpf_snprintf helper").
+ */
+static __always_inline bool symbol_name(char *name, const __u32 size, __u64 address)
+{
+	static const char format[] = "%ps";
+	bool module = false;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+		return false;
+	/* Where there is no name, it writes the address. */
+	if (bpf_snprintf(name, size, format, &address, sizeof(address)) < 0 || name[0] == '0')
+		return false;
+	/* A module's comes after it, in brackets. */
+	for (__u32 i = 0; i < size; i++) {
+		module = module || name[i] == ' ';
+		if (module)
+			name[i] = 0;
+	}
+	return true;
+}
+
+/*
+ * Whether skb->sk is a socket, or nothing. Before 6.9 (commit 18685451fc4e, "inet: inet_defrag: prevent sk release
+ * while still in use") a fragment that waits for the others has an offset in the same place, which is no address.
+ */
+static __always_inline bool skb_has_socket(struct sk_buff *skb)
+{
+	__s64 word = 0;
+
+	if (!bpf_core_field_exists(struct sk_buff, ip_defrag_offset))
+		return true;
+	return !bpf_probe_read_kernel(&word, sizeof(word), &skb->sk) && word < 0;
+}
+
+/*
  * The tracepoints of the page cache pass folios since 5.16 (commit a0580c6f9bab, "mm/filemap: Convert tracing of page
  * cache operations to folio"); the pages before that begin with the same fields.
  */
@@ -49,6 +86,13 @@ static __always_inline struct address_space *folio_mapping(struct folio *folio)
 	if (bpf_core_type_exists(struct folio))
 		return folio->mapping;
 	return ((struct page *)folio)->mapping;
+}
+
+static __always_inline __u64 folio_index(struct folio *folio)
+{
+	if (bpf_core_type_exists(struct folio))
+		return folio->index;
+	return ((struct page *)folio)->index;
 }
 
 /* The flags became a struct in 6.18 (commit 53fbef56e07d, "mm: introduce memdesc_flags_t"). */

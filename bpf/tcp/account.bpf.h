@@ -221,6 +221,7 @@ static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, 
 			add(&ns->retrans, retrans);
 	}
 	account_segs(s, tp, conn, final);
+	add(&s->spurious, gain32(&conn->dsacks, tp->dsack_dups, final));
 	if (conn->phase == PHASE_CONNECTING)
 		return;
 	if (conn->phase == PHASE_OPENED &&

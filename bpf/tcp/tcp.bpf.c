@@ -67,6 +67,8 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 	conn->received = 0;
 	conn->retrans = 0;
 	conn->origin = 0;
+	conn->dsacks = 0;
+	conn->resent = 0;
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		conn->chrono[i] = 0;
 	conn->before = 0;
@@ -138,6 +140,7 @@ static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *co
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	if (config.synack_hook)
 		conn->retrans = tp->total_retrans; /* SYN-ACKs sent again: counted when it happened */
+	conn->resent = tp->total_retrans;
 	conn->phase = PHASE_OPENED;
 	if (ns)
 		add(&ns->accepts, 1);
@@ -435,6 +438,8 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp, state);
 	conn->segs = segs_word(tp);
 	conn->retrans = tp->total_retrans;
+	conn->resent = tp->total_retrans;
+	conn->dsacks = tp->dsack_dups;
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		conn->chrono[i] = tp->chrono_stat[i];
 	conn->received = received_bytes(tp, true);
@@ -450,6 +455,14 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	/* It may have closed while we looked, and tcp_state have found no record. */
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		conn->phase = PHASE_CLOSED;
+}
+
+/* It went on while we were paused: a connect that came through, or a child of a listener that was accepted. */
+static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
+{
+	if (conn->phase != PHASE_CONNECTING && conn->phase != PHASE_LISTENING)
+		return false;
+	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
 
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
@@ -503,7 +516,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	conn = conn_create(sk);
 	if (!conn)
 		return 0;
-	if (conn->phase == PHASE_NONE)
+	if (conn->phase == PHASE_NONE || missed_opening(conn, sk->__sk_common.skc_state))
 		take_over(sk, tp, conn);
 	held_by(conn, task);
 

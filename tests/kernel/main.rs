@@ -2,7 +2,10 @@
 //! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states.
 
 mod disk;
+mod drops;
+mod fadvise;
 mod fixture;
+mod governor;
 mod host;
 mod page_cache;
 mod tcp;
