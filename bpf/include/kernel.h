@@ -218,7 +218,7 @@ struct sk_buff {
 	int ip_defrag_offset;
 	char cb[48];
 	__be16 protocol;
-	__u16 transport_header; /* offset from head, as the other two */
+	__u16 transport_header; /* offsets from head; the tail too, on machines of 64 bits */
 	__u16 network_header;
 	unsigned int tail;
 	unsigned char *head;
@@ -238,7 +238,6 @@ struct inet_request_sock {
 	struct request_sock req;
 };
 
-/* Headers and tail are offsets from the head on machines of 64 bits. */
 struct nsproxy {
 	struct net *net_ns;
 };
