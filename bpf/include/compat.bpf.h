@@ -100,7 +100,8 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 
 /*
  * The cgroup that a folio is charged to, as its number in the hierarchy of the memory controller; 0 if it is charged to
- * none, as when there is no such controller. Once object cgroups can be root ones, folios point to those instead.
+ * none, as when there is no such controller. After 6.18, and by 7.2, there are object cgroups that are root ones, and
+ * folios of files point to an object cgroup instead.
  */
 static __always_inline __u64 folio_cgroup(struct folio *folio)
 {
@@ -141,8 +142,8 @@ static __always_inline __u64 folio_pages(struct folio *folio)
 }
 
 /*
- * How much filemap_get_pages() has still to read: its second argument, which was an iov_iter until 6.2 (commit
- * 66dabbb65d67, "mm: Pass info, not iter, into filemap_get_pages()"). No size comes near an address of the kernel.
+ * How much filemap_get_pages() has still to read: its second argument, which was an iov_iter until 6.2 ("mm: Pass info,
+ * not iter, into filemap_get_pages()"). No size comes near an address of the kernel.
  */
 static __always_inline __u64 get_pages_count(void *ctx)
 {
