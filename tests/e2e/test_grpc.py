@@ -117,10 +117,13 @@ def test_health_and_modules(sidecar, api, connect):
     health = stub.GetHealth(messages.GetHealthRequest(), timeout=20)
     assert health.status == messages.HEALTH_HEALTHY
     assert (health.ready, health.alive) == (True, True)
-    assert dict(health.modules) == {"tcp": messages.MODULE_STATUS_RUNNING}
+    assert health.modules["tcp"] == messages.MODULE_STATUS_RUNNING
+    assert set(health.modules.values()) == {messages.MODULE_STATUS_RUNNING}
     assert health.timestamp == pytest.approx(time.time(), abs=5)
 
-    (tcp,) = stub.ListModules(messages.ListModulesRequest(), timeout=20).modules
+    modules = stub.ListModules(messages.ListModulesRequest(), timeout=20).modules
+    assert [module.name for module in modules] == list(health.modules)
+    tcp = modules[0]
     assert (tcp.name, tcp.status, tcp.reason) == ("tcp", messages.MODULE_STATUS_RUNNING, "")
     assert {hook.kind for hook in tcp.hooks} == {"tp_btf", "iter"}
     assert {hook.cost for hook in tcp.hooks} == {"event"}
