@@ -1,6 +1,7 @@
 //! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
 
 pub mod labels;
+pub mod reclaim;
 pub mod tcp;
 
 use std::cell::OnceCell;
@@ -21,7 +22,7 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC];
+pub const ALL: &[&Spec] = &[&tcp::SPEC, &reclaim::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,11 @@
 //! What the kernel tests stand on: a running engine to ask, networks that undo themselves, and workloads.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,6 +18,9 @@ use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork};
 
 /// The collectors at work in this process, without servers.
 pub struct Sidecar {
@@ -132,6 +137,15 @@ impl Metrics {
             .find_map(|value| if let Value::Histogram(value) = value { Some(Arc::clone(value)) } else { None })
     }
 
+    pub fn histograms<'a>(
+        &'a self,
+        family: &'a str,
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = &'a Histogram> {
+        self.values(family, labels)
+            .filter_map(|value| if let Value::Histogram(value) = value { Some(&**value) } else { None })
+    }
+
     /// Every counter by name and labels, to be compared between snapshots.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let counter = |family: &&ebpf_sidecar::snapshot::Family| family.descriptor.name.ends_with("_total");
@@ -154,6 +168,83 @@ pub fn run(line: &str) -> String {
     let output = output.unwrap_or_else(|error| panic!("{line}: {error}"));
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs `body` in a child process of that name.
+pub fn in_process(name: &'static str, body: impl FnOnce()) -> Pid {
+    // SAFETY: the child only makes system calls and allocates, which glibc allows after fork; it ends in _exit.
+    match unsafe { fork() }.expect("a process") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // A test that fails must not leave it behind.
+            set_pdeathsig(Signal::SIGKILL).unwrap();
+            set_name(&CString::new(name).unwrap()).unwrap();
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
+        }
+    }
+}
+
+/// A memory cgroup, of the version that is at work here.
+pub struct Cgroup {
+    path: PathBuf,
+    /// The files of version 1 have other names, and fewer numbers in them.
+    pub v2: bool,
+}
+
+impl Cgroup {
+    pub fn with_limit(bytes: u64) -> Cgroup {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("procfs is mounted");
+        let mount = |wanted: &str, option: &str| {
+            mountinfo.lines().find_map(|line| {
+                let (mount, system) = line.split_once(" - ")?;
+                let mut system = system.split(' ');
+                let found = system.next() == Some(wanted) && system.last()?.split(',').any(|known| known == option);
+                found.then(|| PathBuf::from(mount.split(' ').nth(4).expect("a mount point")))
+            })
+        };
+        let v1 = mount("cgroup", "memory");
+        let v2 = v1.is_none();
+        let root = v1.or_else(|| mount("cgroup2", "rw")).expect("cgroups are mounted");
+        if v2 {
+            fs::write(root.join("cgroup.subtree_control"), "+memory").expect("the kernel has memory cgroups");
+        }
+        let path = root.join(format!("sidecar-{}", std::process::id()));
+        fs::create_dir(&path).expect("there is no such cgroup yet");
+        let cgroup = Cgroup { path, v2 };
+        let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
+        fs::write(cgroup.path.join(limit), bytes.to_string()).expect("a limit that the kernel takes");
+        cgroup
+    }
+
+    /// Takes the calling process in.
+    pub fn join(&self) {
+        fs::write(self.path.join("cgroup.procs"), "0").expect("a process may move");
+    }
+
+    /// What one of its files says.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path.join(file)).expect("the file is there")
+    }
+
+    /// A number of one of its files that have lines of a name and a number.
+    pub fn number(&self, file: &str, name: &str) -> u64 {
+        number(&self.read(file), name)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The number of that name in lines of a name and a number.
+pub fn number(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let found = lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok())?);
+    found.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// Two network namespaces joined by a veth pair: `a` has 10.199.0.1 and fd99::1, `b` has .2 and ::2.

@@ -1,6 +1,9 @@
 //! Tests against a live kernel. They run as root, one at a time, on this machine (`make test-kernel`) and, the same binary,
-//! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states.
+//! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states. Those that are
+//! marked as ignored would harm a machine that others use, and run in virtual machines alone.
 
 mod fixture;
 mod host;
+mod reclaim;
+mod taskstats;
 mod tcp;

@@ -12,9 +12,10 @@ use ebpf_sidecar::collectors::tcp::Label;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 
-use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, kernel_counter, listen, serve, serve_here};
+use crate::fixture::{
+    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, serve, serve_here,
+};
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
 const RECEIVED: &str = "sidecar_connection_bytes_received_total";
@@ -224,22 +225,6 @@ fn what_is_older_than_the_daemon_is_taken_over_without_a_burst() {
     let closed = |sent, received| Account { sent, received, opened: 0, closed: 1, active: 0 };
     assert_eq!(account(&metrics, "client", port), closed(1234, 0));
     assert_eq!(account(&metrics, "server", port), closed(0, 1234));
-}
-
-/// Runs `body` in a child process of that name, and waits for it.
-fn in_process(name: &'static str, body: impl FnOnce()) -> nix::unistd::Pid {
-    // SAFETY: the child only makes system calls and allocates, which glibc allows after fork; it ends in _exit.
-    match unsafe { fork() }.expect("a process") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            // A test that fails must not leave it behind.
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
-            set_name(&std::ffi::CString::new(name).unwrap()).unwrap();
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            // SAFETY: ends the process without running what belongs to the parent.
-            unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
-        }
-    }
 }
 
 #[test]

@@ -1,0 +1,336 @@
+//! The reclaim collector against what the kernel accounts to tasks and cgroups, and what is left in memory.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ebpf_sidecar::histogram::Histogram;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe, read, write};
+
+use crate::fixture::{Cgroup, Metrics, Sidecar, Wish, in_process, number, run};
+use crate::taskstats::{Accounting, reclaim_of};
+
+const STALLS: &str = "sidecar_reclaim_direct_seconds";
+const SCANNED: &str = "sidecar_reclaim_scanned_pages_total";
+const RECLAIMED: &str = "sidecar_reclaim_reclaimed_pages_total";
+const REFAULTS: &str = "sidecar_reclaim_refaults_total";
+
+const PAGE: u64 = 4096;
+const LIMIT: u64 = 16 << 20;
+
+fn alone() -> Wish {
+    Wish { modules: vec!["reclaim"], ..Wish::default() }
+}
+
+/// A file without blocks on its disk (/var/tmp outlives a restart, so it has one): reading it costs pages of the page cache, and no more.
+struct Sparse {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Sparse {
+    fn new(bytes: u64) -> Sparse {
+        let path = PathBuf::from(format!("/var/tmp/sidecar-{}-{bytes}", std::process::id()));
+        let file = File::options().create_new(true).read(true).write(true).open(&path).expect("a folder to write to");
+        file.set_len(bytes).expect("a file may have holes");
+        // Without readahead, which in a small cgroup is reclaimed before it is read.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).expect("it is a file");
+        Sparse { path, file, bytes }
+    }
+
+    fn read(&self) {
+        let mut file = &self.file;
+        file.rewind().expect("a file can be read again");
+        let mut buffer = vec![0; 1 << 20];
+        while file.read(&mut buffer).expect("the disk answers") > 0 {}
+    }
+
+    /// Has its pages dropped from memory.
+    fn forget(&self) {
+        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("it is a file");
+    }
+
+    /// Pages that are in memory.
+    fn resident(&self) -> u64 {
+        let length = (self.bytes as usize).try_into().expect("it is not empty");
+        let mut pages = vec![0; (self.bytes / PAGE) as usize];
+        // SAFETY: a fresh mapping that nobody reads through; the vector has a byte for each of its pages.
+        let outcome = unsafe {
+            let map =
+                mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, self.file.as_fd(), 0).expect("room");
+            let outcome = nix::libc::mincore(map.as_ptr(), length.get(), pages.as_mut_ptr());
+            munmap(map, length.get()).expect("it is mapped");
+            outcome
+        };
+        assert_eq!(outcome, 0, "mincore");
+        pages.iter().filter(|&page| page & 1 == 1).count() as u64
+    }
+}
+
+impl Drop for Sparse {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A process that has done something and stays, to be looked at.
+struct Done {
+    pid: Pid,
+    leave: OwnedFd,
+}
+
+fn done(name: &'static str, action: impl FnOnce()) -> Done {
+    let ((finished, finish), (left, leave)) = (pipe().expect("a pipe"), pipe().expect("another"));
+    let pid = in_process(name, move || {
+        action();
+        write(&finish, b"x").expect("the parent waits");
+        read(&left, &mut [0]).expect("it says when");
+    });
+    assert_eq!(read(&finished, &mut [0]), Ok(1), "{name} fails");
+    Done { pid, leave }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let _ = write(&self.leave, b"x");
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Number and seconds of the stalls of a process.
+fn stalls(metrics: &Metrics, comm: &str, scope: &str) -> (u64, f64) {
+    let found = metrics.histogram(STALLS, &[("comm", comm), ("scope", scope)]);
+    found.map_or((0, 0.0), |histogram| (histogram.count(), histogram.sum()))
+}
+
+/// Two witnesses of the kernel: its delay accounting, which measures from inside what we measure, leaves out what took no
+/// time by a clock that may go backwards in a virtual machine; the cgroup's own events and pressure, which are measured
+/// from outside, have it all and more. We are never beyond either; and when nothing of that happens, as soon it does not,
+/// all count the same.
+#[test]
+fn stalls_are_those_that_the_kernel_accounts_to_the_task() {
+    let sidecar = Sidecar::start(alone());
+    let _accounting = Accounting::on();
+    let file = Sparse::new(4 * LIMIT);
+    let mut tries = Vec::new();
+    for name in ["limited-1", "limited-2", "limited-3", "limited-4", "limited-5"] {
+        let cgroup = Cgroup::with_limit(LIMIT);
+        let process = done(name, || {
+            cgroup.join();
+            file.read();
+        });
+        let metrics = sidecar.snapshot();
+        let (count, seconds) = stalls(&metrics, name, "memcg");
+        let (accounted, accounted_ns) = reclaim_of(process.pid);
+        let inside = accounted_ns as f64 / 1e9;
+        let (attempts, outside) = if cgroup.v2 {
+            let pressure = cgroup.read("memory.pressure");
+            let total = pressure.split(&['=', '\n']).nth(4).expect("the total of the first line");
+            (cgroup.number("memory.events", "max"), total.parse::<f64>().expect("microseconds") / 1e6)
+        } else {
+            // Version 1 has no such numbers: what of ours comes on top is a few instructions for each stall.
+            (accounted, inside * 1.02)
+        };
+        drop(process);
+        file.forget();
+        assert!(accounted <= count && count > 0, "{name}: {count} stalls, accounted {accounted}");
+        tries.push(format!("{accounted} {count} {attempts} stalls, {inside} {seconds} {outside} s"));
+        // We record whole microseconds.
+        let between = inside - count as f64 / 1e6 <= seconds && seconds <= outside;
+        if accounted == count && count == attempts && between {
+            return;
+        }
+    }
+    panic!("{tries:#?}");
+}
+
+/// The counters of the machine that we show, and what the kernel says of them.
+fn vmstat() -> String {
+    fs::read_to_string("/proc/vmstat").expect("procfs is mounted")
+}
+
+/// What we and the kernel have counted by the same moment: one in which nothing was reclaimed.
+fn at_rest(sidecar: &Sidecar) -> (Metrics, String) {
+    loop {
+        let before = vmstat();
+        let metrics = sidecar.snapshot();
+        let after = vmstat();
+        let counters = |text: &str| {
+            let reclaim =
+                |line: &&str| ["pgscan", "pgsteal", "workingset_refault"].iter().any(|at| line.starts_with(at));
+            text.lines().filter(reclaim).map(str::to_owned).collect::<Vec<_>>()
+        };
+        if counters(&before) == counters(&after) {
+            return (metrics, after);
+        }
+    }
+}
+
+/// How much a counter of ours gained between two moments.
+fn gained(from: &Metrics, to: &Metrics, family: &str, label: (&str, &str)) -> u64 {
+    to.sum(family, &[label]) - from.sum(family, &[label])
+}
+
+/// Each counter that has one of the kernel's beside it gained the same between two moments.
+fn assert_gains_are_those_of_vmstat(from: &(Metrics, String), to: &(Metrics, String)) {
+    let counters = [
+        (SCANNED, "by", "pgscan_", ["kswapd", "direct"]),
+        (RECLAIMED, "by", "pgsteal_", ["kswapd", "direct"]),
+        (REFAULTS, "type", "workingset_refault_", ["anon", "file"]),
+    ];
+    for (family, label, prefix, values) in counters {
+        for value in values {
+            let name = format!("{prefix}{value}");
+            let kernels = number(&to.1, &name) - number(&from.1, &name);
+            assert_eq!(gained(&from.0, &to.0, family, (label, value)), kernels, "{name}");
+        }
+    }
+}
+
+/// Whatever else the machine reclaims for cgroups at the same time is in these numbers too: then another try tells.
+#[test]
+fn pages_reclaimed_for_a_cgroup_are_exact() {
+    let sidecar = Sidecar::start(alone());
+    let file = Sparse::new(4 * LIMIT);
+    let mut tries = Vec::new();
+    for _ in 0..5 {
+        let cgroup = Cgroup::with_limit(LIMIT);
+        let before = at_rest(&sidecar);
+        let process = done("limited", || {
+            cgroup.join();
+            file.read();
+        });
+        let after = at_rest(&sidecar);
+        let gone = 4 * LIMIT / PAGE - file.resident();
+        assert_gains_are_those_of_vmstat(&before, &after);
+        let of_cgroups = |family| gained(&before.0, &after.0, family, ("by", "memcg"));
+        let (scanned, reclaimed) = (of_cgroups(SCANNED), of_cgroups(RECLAIMED));
+        assert!(gone > 0 && reclaimed >= gone && scanned >= reclaimed, "{gone} {reclaimed} {scanned}");
+        tries.push((gone, reclaimed, scanned));
+        let told = cgroup.v2.then(|| ["pgsteal", "pgscan"].map(|name| cgroup.number("memory.stat", name)));
+        drop(process);
+        file.forget();
+        if reclaimed == gone && told.is_none_or(|told| told == [reclaimed, scanned]) {
+            return;
+        }
+    }
+    panic!("pages gone, pages that we say were reclaimed and scanned: {tries:?}");
+}
+
+#[test]
+fn pages_that_come_back_are_refaults() {
+    let sidecar = Sidecar::start(alone());
+    let file = Sparse::new(LIMIT * 5 / 4);
+    let cgroup = Cgroup::with_limit(LIMIT);
+    let before = at_rest(&sidecar);
+    let _process = done("thrashing", || {
+        cgroup.join();
+        (0..4).for_each(|_| file.read());
+    });
+    let after = at_rest(&sidecar);
+    assert_gains_are_those_of_vmstat(&before, &after);
+    assert!(gained(&before.0, &after.0, REFAULTS, ("type", "file")) > 0);
+}
+
+#[test]
+fn a_full_family_folds_into_other() {
+    let sidecar = Sidecar::start(Wish { max_series: 1, ..alone() });
+    let _accounting = Accounting::on();
+    let file = Sparse::new(2 * LIMIT);
+    let mut accounted = 0;
+    for name in ["folded-1", "folded-2", "folded-3"] {
+        let cgroup = Cgroup::with_limit(LIMIT);
+        let process = done(name, || {
+            cgroup.join();
+            file.read();
+        });
+        accounted += reclaim_of(process.pid).0;
+        drop(process);
+        file.forget();
+    }
+    // Another process of this machine may have stalled as well.
+    let metrics = sidecar.snapshot();
+    assert!(metrics.count(STALLS, &[]) <= 2);
+    let known = stalls(&metrics, "folded-1", "memcg").0;
+    assert!(stalls(&metrics, "other", "other").0 + known >= accounted, "{known} and other of {accounted}");
+    assert!(metrics.sum("sidecar_series_folded_total", &[("family", STALLS)]) > 0);
+}
+
+#[test]
+fn idle_series_disappear() {
+    let wish = Wish { idle_ttl: Duration::from_millis(300), interval: Duration::from_millis(100), ..alone() };
+    let sidecar = Sidecar::start(wish);
+    let file = Sparse::new(2 * LIMIT);
+    let cgroup = Cgroup::with_limit(LIMIT);
+    let _process = done("idle", || {
+        cgroup.join();
+        file.read();
+    });
+    assert!(stalls(&sidecar.snapshot(), "idle", "memcg").0 > 0);
+    let metrics = sidecar.until(|metrics| stalls(metrics, "idle", "memcg").0 == 0);
+    assert_eq!(stalls(&metrics, "idle", "memcg").0, 0);
+}
+
+/// What is in the pool of huge pages is nobody's to reclaim: the rest of the memory is soon full of page cache. kswapd,
+/// which would make room in time, hardly gets the CPU.
+#[test]
+#[ignore = "takes all memory of the machine: for virtual machines"]
+fn a_machine_short_of_memory_is_counted_to_the_page() {
+    const LEFT: u64 = 200 << 20;
+    const HUGE: u64 = 2 << 20;
+    let _pool = Pool::of((number(&fs::read_to_string("/proc/meminfo").unwrap(), "MemAvailable:") * 1024 - LEFT) / HUGE);
+    let kswapd = run("pidof kswapd0");
+    let kswapd = kswapd.trim();
+    run(&format!("renice -n 19 -p {kswapd}"));
+    run(&format!("taskset -p 1 {kswapd}"));
+    let sidecar = Sidecar::start(alone());
+    let file = Sparse::new(3 * LEFT);
+    let before = at_rest(&sidecar);
+    let process = done("short", || {
+        let mut first = CpuSet::new();
+        first.set(0).expect("there is one");
+        sched_setaffinity(Pid::this(), &first).expect("a process may stay there");
+        file.read();
+    });
+    drop(process);
+    let after = at_rest(&sidecar);
+    run(&format!("renice -n 0 -p {kswapd}"));
+    assert_gains_are_those_of_vmstat(&before, &after);
+    for by in ["kswapd", "direct"] {
+        assert!(gained(&before.0, &after.0, RECLAIMED, ("by", by)) > 0, "{by}");
+    }
+    assert_eq!(gained(&before.0, &after.0, RECLAIMED, ("by", "memcg")), 0);
+    assert!(stalls(&after.0, "short", "node").0 > 0);
+    let all = |metrics: &Metrics| metrics.histograms(STALLS, &[("scope", "node")]).map(Histogram::count).sum::<u64>();
+    assert_eq!(all(&after.0) - all(&before.0), allocstall(&after.1) - allocstall(&before.1));
+}
+
+fn allocstall(vmstat: &str) -> u64 {
+    let zones = vmstat.lines().filter(|line| line.starts_with("allocstall_"));
+    zones.filter_map(|line| line.split_once(' ')).map(|(_, n)| n.parse::<u64>().expect("a number")).sum()
+}
+
+/// The pool of huge pages, which is empty again afterwards.
+struct Pool;
+
+impl Pool {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn of(pages: u64) -> Pool {
+        fs::write(Pool::FILE, pages.to_string()).expect("the kernel has huge pages");
+        Pool
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = fs::write(Pool::FILE, "0");
+    }
+}
