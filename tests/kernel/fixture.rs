@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -183,60 +182,6 @@ pub fn in_process(name: &'static str, body: impl FnOnce()) -> Pid {
             // SAFETY: ends the process without running what belongs to the parent.
             unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
         }
-    }
-}
-
-/// A memory cgroup, of the version that is at work here.
-pub struct Cgroup {
-    path: PathBuf,
-    /// The files of version 1 have other names, and fewer numbers in them.
-    pub v2: bool,
-}
-
-impl Cgroup {
-    pub fn with_limit(bytes: u64) -> Cgroup {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("procfs is mounted");
-        let mount = |wanted: &str, option: &str| {
-            mountinfo.lines().find_map(|line| {
-                let (mount, system) = line.split_once(" - ")?;
-                let mut system = system.split(' ');
-                let found = system.next() == Some(wanted) && system.last()?.split(',').any(|known| known == option);
-                found.then(|| PathBuf::from(mount.split(' ').nth(4).expect("a mount point")))
-            })
-        };
-        let v1 = mount("cgroup", "memory");
-        let v2 = v1.is_none();
-        let root = v1.or_else(|| mount("cgroup2", "rw")).expect("cgroups are mounted");
-        if v2 {
-            fs::write(root.join("cgroup.subtree_control"), "+memory").expect("the kernel has memory cgroups");
-        }
-        let path = root.join(format!("sidecar-{}", std::process::id()));
-        fs::create_dir(&path).expect("there is no such cgroup yet");
-        let cgroup = Cgroup { path, v2 };
-        let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        fs::write(cgroup.path.join(limit), bytes.to_string()).expect("a limit that the kernel takes");
-        cgroup
-    }
-
-    /// Takes the calling process in.
-    pub fn join(&self) {
-        fs::write(self.path.join("cgroup.procs"), "0").expect("a process may move");
-    }
-
-    /// What one of its files says.
-    pub fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.path.join(file)).expect("the file is there")
-    }
-
-    /// A number of one of its files that have lines of a name and a number.
-    pub fn number(&self, file: &str, name: &str) -> u64 {
-        number(&self.read(file), name)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
     }
 }
 

@@ -2,8 +2,10 @@
 //! in virtual machines (`make test-vm`). None of them skips: what a kernel cannot do is what a test states. Those that are
 //! marked as ignored would harm a machine that others use, and run in virtual machines alone.
 
+mod cgroup;
 mod fixture;
 mod host;
+mod reader;
 mod reclaim;
 mod taskstats;
 mod tcp;

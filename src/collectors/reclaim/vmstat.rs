@@ -25,8 +25,8 @@ pub enum What {
 /// The enumeration of the kernel that tells in which way it counts.
 pub const NODE_STATS: &str = "node_stat_item";
 
-/// Whether the counters by cause leave out what was reclaimed for cgroups. They no longer do since they are statistics of
-/// the nodes (7.1, "mm: move pgscan, pgsteal, pgrefill to node stats"): what is a cgroup's cannot be told there.
+/// Whether the counters by cause leave out what was reclaimed for cgroups. They no longer do where they are statistics of
+/// the nodes (after 7.0, "mm: move pgscan, pgsteal, pgrefill to node stats"): what is a cgroup's cannot be told there.
 pub fn tells_cgroups(node_stats: &[(u32, String)]) -> bool {
     !node_stats.iter().any(|(_, name)| name == "PGSCAN_DIRECT")
 }
@@ -156,9 +156,9 @@ mod tests {
         let old = TEXT.replace("pgscan_anon", "x").replace("pgsteal_file", "x");
         assert!(!shown(&counts(&old, &old, true)).concat().contains("memcg"));
         assert!(counts("", "", true).is_empty());
-        let since_7_1 = [(0, "NR_INACTIVE_ANON".to_owned()), (1, "PGSCAN_DIRECT".to_owned())];
-        assert!(!tells_cgroups(&since_7_1));
-        assert!(tells_cgroups(&since_7_1[..1]));
+        let of_nodes = [(0, "NR_INACTIVE_ANON".to_owned()), (1, "PGSCAN_DIRECT".to_owned())];
+        assert!(!tells_cgroups(&of_nodes));
+        assert!(tells_cgroups(&of_nodes[..1]));
     }
 
     #[test]
