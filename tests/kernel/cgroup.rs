@@ -15,17 +15,9 @@ pub struct Cgroup {
 impl Cgroup {
     pub fn with_limit(bytes: u64) -> Cgroup {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("procfs is mounted");
-        let mount = |wanted: &str, option: &str| {
-            mountinfo.lines().find_map(|line| {
-                let (mount, system) = line.split_once(" - ")?;
-                let mut system = system.split(' ');
-                let found = system.next() == Some(wanted) && system.last()?.split(',').any(|known| known == option);
-                found.then(|| PathBuf::from(mount.split(' ').nth(4).expect("a mount point")))
-            })
-        };
-        let v1 = mount("cgroup", "memory");
+        let v1 = mount(&mountinfo, "cgroup", "memory");
         let v2 = v1.is_none();
-        let root = v1.or_else(|| mount("cgroup2", "rw")).expect("cgroups are mounted");
+        let root = v1.or_else(|| mount(&mountinfo, "cgroup2", "rw")).expect("cgroups are mounted");
         if v2 {
             fs::write(root.join("cgroup.subtree_control"), "+memory").expect("the kernel has memory cgroups");
         }
@@ -57,4 +49,14 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+/// Where a file system of that kind is mounted with that option.
+fn mount(mountinfo: &str, kind: &str, option: &str) -> Option<PathBuf> {
+    let mounts = mountinfo.lines().filter_map(|line| line.split_once(" - "));
+    let mut found = mounts.filter(|(_, system)| {
+        let (found, options) = (system.split(' ').next(), system.rsplit([' ', ',']));
+        found == Some(kind) && options.into_iter().any(|found| found == option)
+    });
+    found.next()?.0.split(' ').nth(4).map(PathBuf::from)
 }
