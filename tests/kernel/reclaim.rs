@@ -86,21 +86,19 @@ fn vmstat() -> String {
 
 /// What we and the kernel have counted by the same moment: one in which nothing was reclaimed.
 fn at_rest(sidecar: &Sidecar) -> (Metrics, String) {
-    loop {
+    let moments = (0..1000).map(|_| {
         // Each CPU keeps some of the statistics of its node to itself for a while.
         fs::write("/proc/sys/vm/stat_refresh", "1").expect("root may");
-        let before = vmstat();
-        let metrics = sidecar.snapshot();
-        let after = vmstat();
-        let counters = |text: &str| {
-            let reclaim =
-                |line: &&str| ["pgscan", "pgsteal", "workingset_refault"].iter().any(|at| line.starts_with(at));
-            text.lines().filter(reclaim).map(str::to_owned).collect::<Vec<_>>()
-        };
-        if counters(&before) == counters(&after) {
-            return (metrics, after);
-        }
-    }
+        (vmstat(), sidecar.snapshot(), vmstat())
+    });
+    let mut quiet = moments.filter(|(before, _, after)| reclaim_in(before).eq(reclaim_in(after)));
+    let (_, metrics, vmstat) = quiet.next().expect("a moment without reclaim");
+    (metrics, vmstat)
+}
+
+fn reclaim_in(vmstat: &str) -> impl Iterator<Item = &str> {
+    let names = ["pgscan", "pgsteal", "workingset_refault", "allocstall"];
+    vmstat.lines().filter(move |line| names.iter().any(|name| line.starts_with(name)))
 }
 
 /// How much a counter of ours gained between two moments.
