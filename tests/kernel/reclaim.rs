@@ -38,9 +38,9 @@ fn stay_on_one_cpu() {
 }
 
 /// Two witnesses of the kernel. Its delay accounting, which measures from inside what we measure, leaves out what took no
-/// time by a clock that may go backwards in a virtual machine. The events and the pressure of the cgroup, from outside,
-/// have it all and a little more. We are between the two; and in a try in which nothing of that happens, all count the same.
-/// The task stays on one CPU, because the clocks of two differ, and pressure is a mean over all.
+/// time by its clock, which at times stands still in a virtual machine. The events and the pressure of the cgroup, from
+/// outside, have it all and rarely more: an event without reclaim. We are between the two, and in a try without such
+/// events, exact. The task stays on one CPU, because the clocks of two differ, and pressure is a mean over all.
 #[test]
 fn stalls_are_those_that_the_kernel_accounts_to_the_task() {
     let sidecar = Sidecar::start(alone());
@@ -63,16 +63,16 @@ fn stalls_are_those_that_the_kernel_accounts_to_the_task() {
             let total = pressure.split(&['=', '\n']).nth(4).expect("the total of the first line");
             (cgroup.number("memory.events", "max"), total.parse::<f64>().expect("microseconds") / 1e6)
         } else {
-            // Version 1 has no such numbers: what of ours comes on top is a few instructions for each stall.
+            // Version 1 has no such numbers: the first witness has to do, and a few instructions for each stall.
             (accounted, inside * 1.02)
         };
         drop(process);
         file.forget();
-        assert!(accounted <= count && count > 0, "{name}: {count} stalls, accounted {accounted}");
+        assert!(count > 0 && (accounted..=attempts).contains(&count), "{name}: {count} of {accounted} to {attempts}");
         tries.push(format!("{accounted} {count} {attempts} stalls, {inside} {seconds} {outside} s"));
         // We record whole microseconds.
         let between = inside - count as f64 / 1e6 <= seconds && seconds <= outside;
-        if accounted == count && count == attempts && between {
+        if count == attempts && between {
             return;
         }
     }
