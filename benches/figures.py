@@ -26,22 +26,22 @@ def spread(values, form="{:.1f}"):
     return " / ".join(form.format(quantile(values, q)) for q in (0.25, 0.5, 0.75))
 
 
-def paired(kind, rounds, milliseconds):
+def paired(kind, rounds, milliseconds, *words, **settings):
     """The same load with the daemon and without, off-on-on-off, so that drift hits both alike. Returns the costs of an
     operation with and without as pairs, pairs without and without as the control, and what the programs themselves
     report: runs and nanoseconds for each operation."""
     pairs, control, last_off = [], [], None
     operations, runs, run_ns = 0, 0, 0
     on_since_scrape = 0
-    with Load(kind) as load:
+    with Load(kind, *words) as load:
         load.work(1000)
         for number in range(rounds // 2):
             off = [load.work(milliseconds)[1]]
             if last_off:
                 control.append((last_off, off[0]))
             on = []
-            with Daemon() as daemon:
-                before = [daemon.value(f"sidecar_bpf_{what}_total", program="tcp_state") for what in ("runs", "run_seconds")]
+            with Daemon(**settings) as daemon:
+                before = own_cost(daemon)
                 for _ in range(2):
                     done, cost = load.work(milliseconds)
                     on.append(cost)
@@ -50,14 +50,58 @@ def paired(kind, rounds, milliseconds):
                     if on_since_scrape >= 5000:
                         daemon.scrape()
                         on_since_scrape = 0
-                runs += daemon.value("sidecar_bpf_runs_total", program="tcp_state") - before[0]
-                run_ns += (daemon.value("sidecar_bpf_run_seconds_total", program="tcp_state") - before[1]) * 1e9
+                runs += own_cost(daemon)[0] - before[0]
+                run_ns += own_cost(daemon)[1] - before[1]
             off.append(load.work(milliseconds)[1])
             last_off = off[1]
             pairs += [(on[0], off[0]), (on[1], off[1])]
             if number % 10 == 9:
                 progress(f"{kind}: {2 * number + 2} of {rounds} rounds")
     return pairs, control, runs / operations, run_ns / operations
+
+
+def own_cost(daemon):
+    """Runs and nanoseconds of the programs that run when something happens."""
+    asked = ("tcp_pass", "tcp_walk")
+    runs, seconds = (daemon.value(f"sidecar_bpf_{what}_total") for what in ("runs", "run_seconds"))
+    runs -= sum(daemon.value("sidecar_bpf_runs_total", program=program) for program in asked)
+    seconds -= sum(daemon.value("sidecar_bpf_run_seconds_total", program=program) for program in asked)
+    return runs, seconds * 1e9
+
+
+def added(what, target, kind, *words, met=lambda cost: None, **settings):
+    """CPU, paired"""
+    pairs, control, runs, run_ns = paired(kind, 16 if QUICK else 60, 300, *words, **settings)
+    costs = [on - off for on, off in pairs]
+    low, high = median_interval(costs)
+    none = [a - b for a, b in control]
+    none_low, none_high = median_interval(none)
+    base = median([off for _, off in pairs])
+    row(what, target, f"{median(costs):.0f} ns (95 %: {low:.0f} to {high:.0f}), of {base:.0f}; without - without: "
+        f"{median(none):.0f} ns ({none_low:.0f} to {none_high:.0f}); {runs:.1f} runs with {run_ns:.0f} ns in them",
+        added.__doc__, met(median(costs)))
+
+
+def file_to_read():
+    """16 MiB on a disk file system, that is in the page cache."""
+    path = "target/benches/file"
+    with open(path, "wb") as file:
+        file.write(bytes(16 * MIB))
+        os.fsync(file.fileno())
+    return path
+
+
+def others():
+    """CPU, paired"""
+    named = {"EBPF_SIDECAR_COLLECTOR_MODULES": "tcp,retransmit,fadvise,page-cache,reclaim,drops"}
+    path = file_to_read()
+    added("4 KiB read from the page cache: added", "none", "pread", path)
+    added("- with collector.page-cache.lookups", "", "pread", path, EBPF_SIDECAR_COLLECTOR_PAGE_CACHE_LOOKUPS="true")
+    added("1 MiB evicted and read again: added", "", "churn", path)
+    added("a datagram that nobody wants (one packet dropped): added", "", "refused")
+    added("a system call (getppid): added", "none", "getppid")
+    added("- with fadvise named, where only the tracepoint is to be had", "", "getppid", **named)
+    added("a call of posix_fadvise, with fadvise named: added", "", "fadvise", path, **named)
 
 
 def quartile_ratio(pairs):
@@ -218,7 +262,7 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
-ALL = {figure.__name__: figure for figure in (rr, crr, scrape, rss, kernel, start, cpu, encode, binary)}
+ALL = {figure.__name__: figure for figure in (rr, crr, scrape, rss, kernel, start, cpu, encode, binary, others)}
 
 
 def host():

@@ -1,16 +1,25 @@
 /*
- * The loads that the measurements run against, all on the loopback.
+ * The loads that the measurements run against, all on this host.
  *
- *   load rr CPU           request/response of 64 bytes over one connection
- *   load crr CPU          connect, 64 bytes there and back, close from both sides
- *   load hold N PORT      N connections with a little traffic behind them, both ends in this process
+ *   load rr CPU            request/response of 64 bytes over one connection, on the loopback
+ *   load crr CPU           connect, 64 bytes there and back, close from both sides
+ *   load getppid CPU       the shortest system call
+ *   load pread CPU FILE    4 KiB of a file that is in the page cache
+ *   load fadvise CPU FILE  posix_fadvise() that changes nothing
+ *   load churn CPU FILE    1 MiB of a file evicted by posix_fadvise() and read again
+ *   load refused CPU       a datagram to a port of the loopback where nobody listens: one packet dropped
+ *   load hold N PORT       N connections with a little traffic behind them, both ends in this process
+ *   load empty             a BPF program on inet_sock_set_state that does nothing
  *
- * rr and crr read lines from stdin, each a number of milliseconds to work for, and answer each with the operations done
- * and the CPU time that client and server used for them, in nanoseconds. All end with stdin.
+ * All but the last two read lines from stdin, each a number of milliseconds to work for, and answer each with the
+ * operations done and the CPU time that this process (and its server) used for them, in nanoseconds. All end with
+ * stdin.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -20,6 +29,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -108,44 +118,105 @@ static void one_connection(const struct sockaddr_in *address)
 	close(fd);
 }
 
-static void work(int cpu, int per_connection)
+/* What is done again and again, on a descriptor. */
+static struct sockaddr_in server_address;
+static char page[4096];
+
+static void connection(int fd)
 {
-	struct sockaddr_in address;
-	int listener = listen_at(0, &address), fd = -1;
-	clockid_t server_clock;
-	pid_t server;
+	(void)fd;
+	one_connection(&server_address);
+}
+
+static void ask_parent(int fd)
+{
+	(void)fd;
+	getppid();
+}
+
+static void read_page(int fd)
+{
+	static off_t at;
+
+	if (pread(fd, page, sizeof(page), at) != sizeof(page))
+		at = 0;
+	else
+		at += sizeof(page);
+}
+
+static void advise(int fd)
+{
+	if (posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL))
+		errx(1, "posix_fadvise");
+}
+
+static void evict_and_read(int fd)
+{
+	static char chunk[1 << 20];
+
+	if (posix_fadvise(fd, 0, sizeof(chunk), POSIX_FADV_DONTNEED) ||
+	    pread(fd, chunk, sizeof(chunk), 0) != sizeof(chunk))
+		err(1, "churn");
+}
+
+static void send_datagram(int fd)
+{
+	struct sockaddr_in nobody = here(9);
+
+	if (sendto(fd, page, SIZE, 0, (void *)&nobody, sizeof(nobody)) != SIZE)
+		err(1, "sendto");
+}
+
+/* Answers each line with what was done and what it cost; a server's CPU time is added. */
+static void work(void (*operation)(int), int fd, pid_t server)
+{
+	clockid_t server_clock = CLOCK_PROCESS_CPUTIME_ID;
 	char line[32];
 
-	pin(cpu); /* the server too: on one CPU no time depends on how two are woken */
-	server = fork();
+	if (server && clock_getcpuclockid(server, &server_clock))
+		errx(1, "the server has no clock");
+	while (fgets(line, sizeof(line), stdin)) {
+		long long before = read_clock(CLOCK_PROCESS_CPUTIME_ID), server_before = read_clock(server_clock),
+			  cpu_time;
+		long long end = read_clock(CLOCK_MONOTONIC) + atoll(line) * 1000000;
+		long operations = 0;
+
+		do {
+			for (int i = 0; i < 32; i++, operations++)
+				operation(fd);
+		} while (read_clock(CLOCK_MONOTONIC) < end);
+		cpu_time = read_clock(CLOCK_PROCESS_CPUTIME_ID) - before;
+		if (server)
+			cpu_time += read_clock(server_clock) - server_before;
+		printf("%ld %lld\n", operations, cpu_time);
+		fflush(stdout);
+	}
+}
+
+static void work_with_server(int per_connection)
+{
+	int listener = listen_at(0, &server_address);
+	pid_t server = fork();
+
 	if (!server) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		serve(listener);
 		_exit(1);
 	}
 	close(listener);
-	if (clock_getcpuclockid(server, &server_clock))
-		errx(1, "the server has no clock");
-	if (!per_connection)
-		fd = connect_to(&address);
-	while (fgets(line, sizeof(line), stdin)) {
-		long long cpu_time = -read_clock(CLOCK_PROCESS_CPUTIME_ID) - read_clock(server_clock);
-		long long end = read_clock(CLOCK_MONOTONIC) + atoll(line) * 1000000;
-		long operations = 0;
-
-		do {
-			for (int i = 0; i < 32; i++, operations++) {
-				if (per_connection)
-					one_connection(&address);
-				else
-					exchange(fd);
-			}
-		} while (read_clock(CLOCK_MONOTONIC) < end);
-		cpu_time += read_clock(CLOCK_PROCESS_CPUTIME_ID) + read_clock(server_clock);
-		printf("%ld %lld\n", operations, cpu_time);
-		fflush(stdout);
-	}
+	work(per_connection ? connection : exchange, per_connection ? -1 : connect_to(&server_address), server);
 	kill(server, SIGKILL);
+}
+
+static int open_warm(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0)
+		err(1, "%s", path);
+	while (read(fd, page, sizeof(page)) > 0)
+		;
+	return fd;
 }
 
 static void hold(int count, int port)
@@ -173,15 +244,61 @@ static void hold(int count, int port)
 		;
 }
 
+/* What the kernel's statistics show for it is what they, and the way to a program, cost. */
+static void empty_program(void)
+{
+	struct bpf_insn nothing[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT,
+		.insns = (unsigned long)nothing,
+		.insn_cnt = sizeof(nothing) / sizeof(*nothing),
+		.license = (unsigned long)"GPL",
+		.prog_name = "empty",
+	};
+	union bpf_attr attach = { .raw_tracepoint.name = (unsigned long)"inet_sock_set_state" };
+	int program = syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load));
+
+	attach.raw_tracepoint.prog_fd = program;
+	if (program < 0 || syscall(SYS_bpf, BPF_RAW_TRACEPOINT_OPEN, &attach, sizeof(attach)) < 0)
+		err(1, "an empty program");
+	puts("ready");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+}
+
 int main(int count, char **words)
 {
-	if (count == 3 && !strcmp(words[1], "rr"))
-		work(atoi(words[2]), 0);
-	else if (count == 3 && !strcmp(words[1], "crr"))
-		work(atoi(words[2]), 1);
-	else if (count == 4 && !strcmp(words[1], "hold"))
+	const char *kind = count > 1 ? words[1] : "";
+
+	if (count == 4 && !strcmp(kind, "hold")) {
 		hold(atoi(words[2]), atoi(words[3]));
+		return 0;
+	}
+	if (count == 2 && !strcmp(kind, "empty")) {
+		empty_program();
+		return 0;
+	}
+	if (count > 2)
+		pin(atoi(words[2])); /* the server too: on one CPU no time depends on how two are woken */
+	if (count == 3 && !strcmp(kind, "rr"))
+		work_with_server(0);
+	else if (count == 3 && !strcmp(kind, "crr"))
+		work_with_server(1);
+	else if (count == 3 && !strcmp(kind, "getppid"))
+		work(ask_parent, -1, 0);
+	else if (count == 3 && !strcmp(kind, "refused"))
+		work(send_datagram, socket(AF_INET, SOCK_DGRAM, 0), 0);
+	else if (count == 4 && !strcmp(kind, "pread"))
+		work(read_page, open_warm(words[3]), 0);
+	else if (count == 4 && !strcmp(kind, "fadvise"))
+		work(advise, open_warm(words[3]), 0);
+	else if (count == 4 && !strcmp(kind, "churn"))
+		work(evict_and_read, open_warm(words[3]), 0);
 	else
-		errx(2, "usage: load rr CPU | crr CPU | hold N PORT");
+		errx(2, "usage: load rr|crr|getppid|refused CPU | pread|fadvise|churn CPU FILE | hold N PORT | empty");
 	return 0;
 }

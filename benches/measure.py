@@ -122,11 +122,11 @@ class Daemon:
 
 
 class Load:
-    """Client and server of load.c, pinned to the last CPU, working when told to."""
+    """A load of load.c, pinned to the last CPU, working when told to."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, *words):
         cpu = max(os.sched_getaffinity(0))
-        self.process = subprocess.Popen([LOAD, kind, str(cpu)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([LOAD, kind, str(cpu), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self):
         return self

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::bpf::plan::Plan;
 use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
-use crate::engine::{Engine, Options, StartError};
+use crate::engine::{Budget, Engine, Options, StartError};
 use crate::histogram::Bound;
 use crate::kernel::Kernel;
 use crate::privileges;
@@ -60,7 +60,8 @@ impl Error {
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
-        let plan = Plan::new(spec.hooks, kernel, config.collector.named);
+        let hooks = spec.hooks.iter().filter(|hook| config.collector.sections.wants(hook));
+        let plan = Plan::new(hooks, kernel, config.collector.named);
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
         let (status, reason) = match plan.check() {
             _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),
@@ -136,6 +137,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
         let options = Options {
             modules: config.collector.modules.clone(),
+            budget: Budget { percent: config.collector.max_cpu_percent, window: config.collector.max_cpu_window },
             node: Arc::from(config.node.name.as_str()),
             bounds: bounds.collect::<Result<_, _>>().expect("the configuration was checked"),
         };

@@ -48,7 +48,7 @@ fn conclusion(report: &Report<'_>) -> String {
 }
 
 /// The facts about the host; null where it could not be told.
-fn facts(kernel: &Kernel) -> [(&'static str, Value); 6] {
+fn facts(kernel: &Kernel) -> [(&'static str, Value); 7] {
     [
         ("kernel", json!(kernel.release)),
         ("btf", json!(kernel.btf)),
@@ -56,6 +56,7 @@ fn facts(kernel: &Kernel) -> [(&'static str, Value); 6] {
         ("cgroup", json!(kernel.cgroup.map(Cgroup::as_str))),
         ("tracefs", json!(kernel.tracefs)),
         ("kprobes", json!(kernel.kprobes)),
+        ("fentry", json!(kernel.fentry)),
     ]
 }
 
@@ -172,6 +173,7 @@ mod tests {
             lockdown: Some(Lockdown::None),
             cgroup: Some(Cgroup::V2),
             tracefs: Some(false),
+            fentry: Some(false),
             ..Kernel::default()
         }
     }
@@ -205,6 +207,7 @@ lockdown      none
 cgroup        v2
 tracefs       no
 kprobes       unknown
+fentry        no
 capabilities  sufficient
 
 tcp           degraded: no iterator tcp

@@ -17,6 +17,7 @@ pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod config;
+mod duration;
 pub mod engine;
 pub mod exposition;
 pub mod histogram;

@@ -72,6 +72,8 @@ pub struct HookReport {
 pub struct ProgramReport {
     /// Name of the program in the kernel.
     pub name: String,
+    /// It runs when the daemon asks, not when something happens.
+    pub asked: bool,
     /// How often it ran; an iterator, how often it went over everything.
     pub runs: u64,
     /// CPU time of its runs, estimated from some of them; of an iterator, what the thread that ran it needed.

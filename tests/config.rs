@@ -88,9 +88,13 @@ fn the_example_file_has_every_key_and_explains_it() {
 /// For each key a value that is not its default, as text and as it is shown.
 fn another(key: &str) -> (&'static str, &'static str) {
     match key {
+        "collector.fadvise.read_back_window" => ("5s", "5s"),
         "collector.freshness" => ("250ms", "250ms"),
         "collector.interval" => ("20s", "20s"),
+        "collector.max_cpu_percent" => ("0.5", "0.5"),
+        "collector.max_cpu_window" => ("2m", "2m"),
         "collector.modules" => ("tcp", "[tcp]"),
+        "collector.page-cache.lookups" => ("true", "true"),
         "collector.tcp.labels" => ("src_ip, src_port", "[src_ip, src_port]"),
         "log.format" => ("json", "json"),
         "log.level" => ("warn", "warn"),
@@ -296,14 +300,21 @@ fn files_that_are_not_configurations_are_refused() {
 
 #[test]
 fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
+    let modules = collectors::ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+    let (none, unknown) =
+        (format!("name at least one of {modules}"), format!("there is no module udp; there are {modules}"));
     let cases = [
         ("server.http.port", "http", "http", "expected a whole number from 0 to 65535"),
         ("server.http.port", "70000", "70000", "expected a whole number from 0 to 65535"),
         ("server.http.address", "localhost", "localhost", "invalid IP address syntax"),
         ("collector.interval", "10", "\"10\"", "expected a time with a unit, such as 500ms, 10s or 5m"),
         ("collector.interval", "1ms", "1ms", "it must be at least 100ms"),
-        ("collector.modules", "", "[]", "name at least one of tcp, reclaim"),
-        ("collector.modules", "tcp,udp", "[tcp, udp]", "there is no module udp; there are tcp, reclaim"),
+        ("collector.max_cpu_percent", "-1", "-1", "expected a number from 0 to 10000"),
+        ("collector.max_cpu_percent", "nan", "NaN", "expected a number from 0 to 10000"),
+        ("collector.max_cpu_window", "1s", "1s", "it must be at least collector.interval, which is 10s"),
+        ("collector.fadvise.read_back_window", "0s", "0s", "it must be at least 1ms"),
+        ("collector.modules", "", "[]", &none),
+        ("collector.modules", "tcp,udp", "[tcp, udp]", &unknown),
         ("collector.modules", "tcp,tcp", "[tcp, tcp]", "tcp is named twice"),
         ("collector.tcp.labels", "dst_ip", "[dst_ip]", "expected one of src_ip, src_port, pid"),
         ("metrics.max_series", "0", "0", "expected a whole number from 1 to 1000000"),

@@ -203,6 +203,23 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn idle_connections_leave_room_for_others() {
+    let limits = Limits { connections: 8, ..Limits::default() };
+    let server = start(Config::default(), limits, sampler(snapshot)).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        assert!(within(stream.read(&mut [0; 4096])).await.unwrap() > 0);
+        idle.push(stream);
+    }
+    assert_eq!(get(server.http, "/liveness").await.status, 200);
+    // Those that came while there was room are kept.
+    assert!(tokio::time::timeout(Duration::from_millis(50), idle[0].read(&mut [0; 1])).await.is_err());
+    assert_eq!(within(idle[19].read(&mut [0; 1])).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn no_snapshot_is_503_everywhere() {
     let server = start(Config::default(), Limits::default(), sampler(|_| panic!("a test ends the thread"))).await;
     assert_eq!(get(server.http, "/metrics").await.status, 503);

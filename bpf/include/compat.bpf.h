@@ -5,6 +5,7 @@
 
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
 
 /*
  * Is somebody working on the socket right now? The word of the spinlock exists on SMP kernels without PREEMPT_RT
@@ -25,7 +26,8 @@ static __always_inline bool sock_busy(struct sock *sk)
  */
 static __always_inline __u64 net_id(struct net *net)
 {
-	return bpf_core_field_exists(struct net, net_cookie) ? net->net_cookie : net->ns.inum;
+	return bpf_core_field_exists(struct net, net_cookie) ? BPF_CORE_READ(net, net_cookie) :
+							       BPF_CORE_READ(net, ns.inum);
 }
 
 /* Kernels without CONFIG_IPV6 have no such fields, and no such sockets. */
@@ -38,6 +40,94 @@ static __always_inline bool has_ipv6(void)
 static __always_inline __u32 tcp_chrono(struct tcp_sock *tp)
 {
 	return BPF_CORE_READ_BITFIELD(tp, chrono_type);
+}
+
+/*
+ * Name of the function that an address lies in, with that of its module after it in brackets; it does not depend on
+ * kptr_restrict. False if the kernel does not tell. bpf_snprintf() came with 5.13 (commit 7b15523a989b, "bpf: Add a
+ * bpf_snprintf helper").
+ */
+static __always_inline bool symbol_name(char *name, const __u32 size, __u64 address)
+{
+	static const char format[] = "%ps";
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+		return false;
+	/* Where there is no name, it writes the address. */
+	return bpf_snprintf(name, size, format, &address, sizeof(address)) >= 0 && name[0] != '0';
+}
+
+/*
+ * Whether skb->sk is a socket, or nothing. Before 6.9 (commit 18685451fc4e, "inet: inet_defrag: prevent sk release
+ * while still in use") a fragment that waits for the others has an offset in the same place, which is no address.
+ */
+static __always_inline bool skb_has_socket(struct sk_buff *skb)
+{
+	__s64 word = 0;
+
+	if (!bpf_core_field_exists(struct sk_buff, ip_defrag_offset))
+		return true;
+	return !bpf_probe_read_kernel(&word, sizeof(word), &skb->sk) && word < 0;
+}
+
+/*
+ * The tracepoints of the page cache pass folios since 5.16 (commit a0580c6f9bab, "mm/filemap: Convert tracing of page
+ * cache operations to folio"); the pages before that begin with the same fields.
+ */
+static __always_inline struct address_space *folio_mapping(struct folio *folio)
+{
+	if (bpf_core_type_exists(struct folio))
+		return folio->mapping;
+	return ((struct page *)folio)->mapping;
+}
+
+static __always_inline __u64 folio_index(struct folio *folio)
+{
+	if (bpf_core_type_exists(struct folio))
+		return folio->index;
+	return ((struct page *)folio)->index;
+}
+
+/* The flags became a struct in 6.18 (commit 53fbef56e07d, "mm: introduce memdesc_flags_t"). */
+static __always_inline unsigned long folio_flags(struct folio *folio)
+{
+	if (bpf_core_field_exists(struct folio___memdesc, flags.f))
+		return ((struct folio___memdesc *)folio)->flags.f;
+	if (bpf_core_type_exists(struct folio))
+		return folio->flags;
+	return ((struct page *)folio)->flags;
+}
+
+/*
+ * Pages in a folio. The order lies in its second page: by itself until 6.2, in `_folio_order` until 6.5, since then in
+ * the lowest byte of the flags (commit ebc1baf5c9b4, "mm: free up a word in the first tail page").
+ */
+static __always_inline __u64 folio_pages(struct folio *folio)
+{
+	struct page *second = (void *)folio + bpf_core_type_size(struct page);
+	unsigned char order;
+
+	if (!(folio_flags(folio) & 1UL << bpf_core_enum_value(enum pageflags, PG_head)))
+		return 1;
+	if (bpf_core_field_exists(struct page, compound_order))
+		order = BPF_CORE_READ(second, compound_order);
+	else if (bpf_core_field_exists(struct folio, _folio_order))
+		order = BPF_CORE_READ(folio, _folio_order);
+	else
+		order = BPF_CORE_READ(folio, _flags_1);
+	return 1ULL << (order & 63);
+}
+
+/*
+ * How much filemap_get_pages() has still to read: its second argument, which was an iov_iter until 6.2 (commit
+ * 66dabbb65d67, "mm: Pass info, not iter, into filemap_get_pages()"). No size comes near an address of the kernel.
+ */
+static __always_inline __u64 get_pages_count(void *ctx)
+{
+	__u64 argument = 0;
+
+	bpf_get_func_arg(ctx, 1, &argument);
+	return (__s64)argument < 0 ? BPF_CORE_READ((struct iov_iter *)argument, count) : argument;
 }
 
 #endif

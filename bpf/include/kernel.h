@@ -17,19 +17,40 @@ enum {
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
+	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_F_NO_PREALLOC = 1 << 0,
 	BPF_F_CLONE = 1 << 9,
 	BPF_F_MMAPABLE = 1 << 10,
 	BPF_RB_NO_WAKEUP = 1,
 };
 
-/* include/linux/socket.h, include/uapi/linux/in.h */
-enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
+/* Known here only so that a program can ask whether the running kernel has it. */
+enum bpf_func_id { BPF_FUNC_snprintf = 165 };
+
+/* include/linux/socket.h */
+enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
+
+/* include/uapi/linux/if_ether.h */
+enum { ETH_P_IP = 0x0800, ETH_P_ARP = 0x0806, ETH_P_IPV6 = 0x86dd };
+
+/* include/uapi/linux/in.h, in6.h */
+enum {
+	IPPROTO_HOPOPTS = 0,
+	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_AH = 51,
+	IPPROTO_NONE = 59,
+	IPPROTO_DSTOPTS = 60,
+	IPPROTO_MH = 135,
+};
 
 /* include/net/tcp_states.h */
 enum {
@@ -44,6 +65,7 @@ enum {
 	TCP_LAST_ACK,
 	TCP_LISTEN,
 	TCP_CLOSING,
+	TCP_NEW_SYN_RECV, /* a request_sock */
 };
 
 enum {
@@ -65,6 +87,33 @@ enum {
 	TCP_CHRONO_MAX = 3,      /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
 	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
 };
+
+enum {
+	TCP_CA_LOSS = 4,          /* icsk_ca_state, include/uapi/linux/tcp.h */
+	ICSK_TIME_LOSS_PROBE = 5, /* icsk_pending, include/net/inet_connection_sock.h */
+	TCPCB_LOST = 4,           /* bit of tcp_skb_cb.sacked, include/net/tcp.h */
+	TCPHDR_SYN = 0x02,        /* include/net/tcp.h */
+	TCPHDR_ACK = 0x10,
+};
+
+/* super_block.s_magic, include/uapi/linux/magic.h */
+enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576 };
+
+enum {
+	/* task_struct.flags, include/linux/sched.h */
+	PF_IO_WORKER = 0x00000010,
+	PF_MEMALLOC = 0x00000800,
+	/* thread_info.status, arch/x86/include/asm/thread_info.h: in a system call of the 32-bit kind */
+	TS_COMPAT = 0x0002,
+	/* pt_regs.pstate, arch/arm64/include/asm/ptrace.h: of a 32-bit process */
+	PSR_MODE32_BIT = 0x00000010,
+};
+
+/* include/linux/fs.h */
+#define MAX_LFS_FILESIZE 0x7fffffffffffffffULL
+
+/* include/linux/page-flags.h; the number is that of the running kernel */
+enum pageflags { PG_head };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -140,6 +189,9 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_rto;
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_pending;
 };
 
 struct tcp_sock {
@@ -157,7 +209,25 @@ struct tcp_sock {
 	__u32 chrono_stat[TCP_CHRONO_MAX];
 	__u8 chrono_type : 2; /* a plain byte since 6.9: read it through BPF_CORE_READ_BITFIELD */
 	__u64 bytes_retrans;
+	__u32 dsack_dups;
 	__u32 total_retrans;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	int ip_defrag_offset;
+	char cb[48];
+	__be16 protocol;
+	__u16 transport_header; /* offsets from head; the tail too, on machines of 64 bits */
+	__u16 network_header;
+	unsigned int tail;
+	unsigned char *head;
+};
+
+/* What TCP keeps in sk_buff.cb. */
+struct tcp_skb_cb {
+	__u16 tcp_gso_segs;
+	__u8 sacked;
 };
 
 struct request_sock {
@@ -172,20 +242,107 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct task_io_accounting {
+	__u64 syscr;
+};
+
+struct thread_info {
+	__u32 status; /* x86 */
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	char comm[16];
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
+	struct task_io_accounting ioac;
+};
+
+struct super_block {
+	__u32 s_dev;
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__u32 i_rdev;
+	__u32 i_generation;
+	long long i_size;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct page {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned long index;
+	unsigned char compound_order; /* of the second page; until 6.2 */
+};
+
+struct folio {
+	unsigned long flags;
+	struct address_space *mapping;
+	unsigned long index;
+	unsigned char _folio_order; /* 6.1 to 6.5 */
+	unsigned long _flags_1;
+};
+
+/* Since 6.18. */
+struct folio___memdesc {
+	struct {
+		unsigned long f;
+	} flags;
+};
+
+struct iov_iter {
+	unsigned long count;
+};
+
+struct file {
+	struct address_space *f_mapping;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
+};
+
+/* The registers with which user space entered the kernel; of a kretprobe, those at the return of its function. */
+struct pt_regs___x86 {
+	unsigned long bp, bx, r10, ax, cx, dx, si, di, orig_ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 pstate;
+	__u64 orig_x0;
+	int syscallno;
+};
+
+struct trace_event_raw_sys_exit {
+	long ret;
 };
 
 struct socket {
 	struct sock *sk;
 };
 
-struct file;
 struct seq_file;
 struct bpf_map;
 

@@ -33,7 +33,9 @@ struct tcp_conn {
 	__u32 retrans; /* of a listener: sk_drops */
 	__u32 origin;  /* sequence number at which `sent` is 0 */
 	__u32 chrono[TCP_CHRONO_MAX];
-	__u32 tgid; /* owner; 0: not known */
+	__u32 tgid;   /* owner; 0: not known */
+	__u32 dsacks; /* tcp_sock.dsack_dups */
+	__u32 resent; /* tcp_sock.total_retrans as the retransmit programs have counted it */
 	__u8 comm[16];
 	__u32 before; /* owner before the walk over open files changed it */
 	__u32 seen;   /* walk that found the owner still holding the socket */
@@ -43,8 +45,8 @@ struct tcp_conn {
 _Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
 
 /*
- * Only the tcp programs write to it; those of other modules look up whom a socket belongs to, in the same map, which is
- * empty where the tcp module does not run.
+ * Only the tcp programs write to it, but for `resent`, which is the retransmit module's; those of other modules look up
+ * whom a socket belongs to, in the same map, which is empty where the tcp module does not run.
  *
  * BPF_F_CLONE: a child starts with a copy of its listener's record, and so with its owner, although it is born in a
  * softirq where no process is known.

@@ -24,10 +24,10 @@ static __always_inline struct tcp_missed *my_missed(void)
 
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
-	struct net *net = sk->__sk_common.skc_net.net;
+	struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 	__u64 id = net_id(net);
 	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &id);
-	struct tcp_namespace new = { .inum = net->ns.inum };
+	struct tcp_namespace new = { .inum = BPF_CORE_READ(net, ns.inum) };
 	struct tcp_missed *mine;
 
 	if (ns)
@@ -221,6 +221,7 @@ static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, 
 			add(&ns->retrans, retrans);
 	}
 	account_segs(s, tp, conn, final);
+	add(&s->spurious, gain32(&conn->dsacks, tp->dsack_dups, final));
 	if (conn->phase == PHASE_CONNECTING)
 		return;
 	if (conn->phase == PHASE_OPENED &&

@@ -7,6 +7,7 @@
 #include "compat.bpf.h"
 #include "cost.bpf.h"
 #include "maps.bpf.h"
+#include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
@@ -27,19 +28,17 @@ static __always_inline bool is_tcp(struct sock *sk)
 }
 
 /* What was found under the old owner stays there; what comes now goes to the new one. */
-static __always_inline void set_owner(struct tcp_conn *conn, __u32 tgid, struct task_struct *leader)
+static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct *task)
 {
-	conn->tgid = tgid;
-	bpf_probe_read_kernel(conn->comm, sizeof(conn->comm), leader->comm);
+	conn->tgid = task->tgid;
+	process_comm(conn->comm, task);
 	conn->series = 0;
 	conn->timing = 0;
 }
 
 static __always_inline void own_by_current(struct tcp_conn *conn)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	set_owner(conn, task->tgid, task->group_leader);
+	set_owner(conn, bpf_get_current_task_btf());
 }
 
 static __always_inline struct tcp_conn *conn_create(struct sock *sk)
@@ -67,6 +66,8 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 	conn->received = 0;
 	conn->retrans = 0;
 	conn->origin = 0;
+	conn->dsacks = 0;
+	conn->resent = 0;
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		conn->chrono[i] = 0;
 	conn->before = 0;
@@ -138,6 +139,7 @@ static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *co
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	if (config.synack_hook)
 		conn->retrans = tp->total_retrans; /* SYN-ACKs sent again: counted when it happened */
+	conn->resent = tp->total_retrans;
 	conn->phase = PHASE_OPENED;
 	if (ns)
 		add(&ns->accepts, 1);
@@ -435,6 +437,8 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp, state);
 	conn->segs = segs_word(tp);
 	conn->retrans = tp->total_retrans;
+	conn->resent = tp->total_retrans;
+	conn->dsacks = tp->dsack_dups;
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		conn->chrono[i] = tp->chrono_stat[i];
 	conn->received = received_bytes(tp, true);
@@ -452,28 +456,35 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		conn->phase = PHASE_CLOSED;
 }
 
+/* It went on while we were paused: a connect that came through, or a child of a listener that was accepted. */
+static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
+{
+	if (conn->phase != PHASE_CONNECTING && conn->phase != PHASE_LISTENING)
+		return false;
+	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
+}
+
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
 static __always_inline void held_by(struct tcp_conn *conn, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
 	__u32 tgid = task->tgid;
-	__u64 comm[2];
+	__u8 comm[16] __attribute__((aligned(8)));
 
 	if (conn->seen != walk_number) {
 		if (conn->tgid != tgid) {
 			conn->before = conn->tgid;
-			set_owner(conn, tgid, leader);
+			set_owner(conn, task);
 		}
 	} else if (conn->before == tgid) {
 		conn->before = 0;
-		set_owner(conn, tgid, leader);
+		set_owner(conn, task);
 	}
 	conn->seen = walk_number;
 	/* It may have taken another name (exec, prctl) since. */
 	if (conn->tgid == tgid) {
-		bpf_probe_read_kernel(comm, sizeof(comm), leader->comm);
-		if (comm[0] != ((__u64 *)conn->comm)[0] || comm[1] != ((__u64 *)conn->comm)[1])
-			set_owner(conn, tgid, leader);
+		process_comm(comm, task);
+		if (!same_comm(comm, conn->comm))
+			set_owner(conn, task);
 	}
 }
 
@@ -503,7 +514,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	conn = conn_create(sk);
 	if (!conn)
 		return 0;
-	if (conn->phase == PHASE_NONE)
+	if (conn->phase == PHASE_NONE || missed_opening(conn, sk->__sk_common.skc_state))
 		take_over(sk, tp, conn);
 	held_by(conn, task);
 

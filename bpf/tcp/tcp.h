@@ -24,6 +24,7 @@ struct tcp_series {
 	__u64 sent, received;    /* payload bytes */
 	__u64 segs_out, segs_in; /* tcp_sock.segs_out, segs_in */
 	__u64 retrans;           /* tcp_sock.total_retrans, and SYN-ACKs */
+	__u64 spurious;          /* tcp_sock.dsack_dups */
 	__u64 opened, closed;
 	__u64 chrono[3]; /* tcp_sock.chrono_stat in jiffies: busy, receiver, send buffer */
 	/* As of pass number `pass`; written by the pass alone. */
@@ -117,7 +118,7 @@ struct tcp_config {
 };
 
 _Static_assert(sizeof(struct tcp_series_key) == 64, "tcp_series_key");
-_Static_assert(sizeof(struct tcp_series) == 184, "tcp_series");
+_Static_assert(sizeof(struct tcp_series) == 192, "tcp_series");
 _Static_assert(sizeof(struct tcp_timing_key) == 32, "tcp_timing_key");
 _Static_assert(sizeof(struct tcp_listener_key) == 32, "tcp_listener_key");
 _Static_assert(sizeof(struct tcp_failure_key) == 48, "tcp_failure_key");

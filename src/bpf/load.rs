@@ -16,7 +16,7 @@ pub enum LoadError {
     #[error("{0}")]
     Unsupported(#[from] Missing),
     /// It should run here, and something went wrong.
-    #[error("{context}: {source}{}", if log.is_empty() { String::new() } else { format!("; the kernel says: {log}") })]
+    #[error("{context}{}", if log.is_empty() { String::new() } else { format!(" (the kernel says: {log})") })]
     Failed {
         /// What was being done.
         context: &'static str,

@@ -1,9 +1,11 @@
 //! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
 
+pub mod enums;
 pub mod load;
 pub mod object;
 pub mod own;
 pub mod plain;
 pub mod plan;
 pub mod slots;
+mod tracepoint;
 pub mod traversal;

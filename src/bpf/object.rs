@@ -11,13 +11,21 @@ use libbpf_rs::{
 use super::own;
 use super::plain::{Plain, from_bytes};
 use super::plan::Plan;
+use super::tracepoint;
 use crate::status::ProgramReport;
 
-/// Has the programs loaded that the plan takes, and no others.
+/// Has the programs loaded that the plan takes, and no others; nor the maps in which those would time themselves.
 pub fn autoload(object: &mut OpenObject, plan: &Plan) {
     for mut program in object.progs_mut() {
         let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
         program.set_autoload(taken);
+    }
+    for mut map in object.maps_mut() {
+        if let Some(program) = map.name().to_str().and_then(|name| name.strip_suffix("_cost"))
+            && !plan.takes(program)
+        {
+            map.set_autocreate(false).expect("the object is not loaded yet");
+        }
     }
 }
 
@@ -28,7 +36,14 @@ pub fn autoload(object: &mut OpenObject, plan: &Plan) {
 pub fn attach(object: &Object, plan: &Plan) -> libbpf_rs::Result<Vec<Link>> {
     let taken = object.progs_mut().filter(|program| program.name().to_str().is_some_and(|name| plan.takes(name)));
     let events = taken.filter(|program| !is_iterator(program));
-    events.map(|program| program.attach()).collect()
+    events.map(|program| attach_one(&program, plan)).collect()
+}
+
+fn attach_one(program: &ProgramMut<'_>, plan: &Plan) -> libbpf_rs::Result<Link> {
+    match program.name().to_str().and_then(|name| plan.number(name)) {
+        Some(number) => tracepoint::attach(program, number),
+        None => program.attach(),
+    }
 }
 
 fn is_iterator(program: &ProgramMut<'_>) -> bool {
@@ -67,7 +82,7 @@ pub fn costs(object: &Object) -> Vec<ProgramReport> {
         let per_cpu = map.lookup_percpu(&[0; size_of::<u32>()], MapFlags::ANY).ok()??;
         let cpus = per_cpu.iter().map(|bytes| from_bytes::<Cost>(bytes));
         let (runs, run_ns) = cpus.fold((0, 0), |sum, cpu| (sum.0 + cpu.runs, sum.1 + cpu.ns));
-        Some(ProgramReport { name, runs, run_ns, missed: own::missed_runs(program.as_fd()) })
+        Some(ProgramReport { name, asked: false, runs, run_ns, missed: own::missed_runs(program.as_fd()) })
     };
     object.progs().filter_map(report).collect()
 }

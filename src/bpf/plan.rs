@@ -1,5 +1,7 @@
 //! The attach plan: what a collector wants to hang on, as data, and the pure decision for a given kernel.
 
+use std::collections::BTreeMap;
+
 use crate::kernel::{self, Kernel};
 use crate::status::{HookKind, HookReport};
 
@@ -64,6 +66,8 @@ impl Alternative {
 pub struct Plan {
     choices: Vec<Choice>,
     named: bool,
+    /// Of classic tracepoints.
+    numbers: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +77,8 @@ struct Choice {
     taken: Option<usize>,
     /// Why the alternatives before it are not to be had.
     reasons: Vec<String>,
+    /// There is a way, which the operator would have to ask for.
+    declined: bool,
 }
 
 /// A hook that the collector cannot do without is absent.
@@ -90,13 +96,13 @@ pub struct Missing {
 impl Plan {
     /// Decides from what is known of the kernel, before anything is loaded. `named`: the operator has named the module,
     /// and takes what it may cost.
-    pub fn new(hooks: &'static [Hook], kernel: &Kernel, named: bool) -> Plan {
-        let choices = hooks.iter().map(|hook| {
-            let mut choice = Choice { hook, taken: None, reasons: Vec::new() };
+    pub fn new(hooks: impl IntoIterator<Item = &'static Hook>, kernel: &Kernel, named: bool) -> Plan {
+        let choices = hooks.into_iter().map(|hook| {
+            let mut choice = Choice { hook, taken: None, reasons: Vec::new(), declined: false };
             choice.take_from(0, kernel, named);
             choice
         });
-        Plan { choices: choices.collect(), named }
+        Plan { choices: choices.collect(), named, numbers: kernel.numbers.clone() }
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -116,18 +122,24 @@ impl Plan {
 
     /// Whether this program is to be loaded.
     pub fn takes(&self, program: &str) -> bool {
-        self.choices.iter().filter_map(Choice::way).any(|way| way.program == program)
+        self.way(program).is_some()
+    }
+
+    /// The number of the classic tracepoint that this program is to hang on; `None` if it hangs on something else.
+    pub fn number(&self, program: &str) -> Option<u32> {
+        let way = self.way(program).filter(|way| way.kind == HookKind::Tracepoint)?;
+        self.numbers.get(way.target).copied()
+    }
+
+    fn way(&self, program: &str) -> Option<&'static Alternative> {
+        self.choices.iter().filter_map(Choice::way).find(|way| way.program == program)
     }
 
     /// # Errors
     /// If a hook is absent without which the collector is no use.
     pub fn check(&self) -> Result<(), Missing> {
         match self.choices.iter().find(|choice| choice.taken.is_none() && choice.hook.without.is_none()) {
-            Some(choice) => Err(Missing {
-                hook: choice.hook.name,
-                reason: choice.reason(),
-                declined: !self.named && choice.hook.alternatives.iter().any(|way| !way.tax.is_empty()),
-            }),
+            Some(choice) => Err(Missing { hook: choice.hook.name, reason: choice.reason(), declined: choice.declined }),
             None => Ok(()),
         }
     }
@@ -167,13 +179,17 @@ impl Choice {
 
     fn take_from(&mut self, first: usize, kernel: &Kernel, named: bool) {
         self.taken = None;
+        self.declined = false;
         for (index, way) in self.hook.alternatives.iter().enumerate().skip(first) {
-            match unavailable(way, kernel, named) {
-                None => {
-                    self.taken = Some(index);
-                    return;
-                }
-                Some(reason) => self.reasons.push(reason),
+            if let Some(reason) = unavailable(way, kernel) {
+                self.reasons.push(reason);
+            } else if !way.tax.is_empty() && !named {
+                self.declined = true;
+                let (kind, target, tax) = (way.kind.as_str(), way.target, way.tax);
+                self.reasons.push(format!("{kind} {target} would take {tax}: name the module to accept that"));
+            } else {
+                self.taken = Some(index);
+                return;
             }
         }
     }
@@ -189,7 +205,7 @@ pub fn btf_name(way: &Alternative) -> String {
 }
 
 /// Why this kernel does not offer a way, as far as can be known without trying.
-fn unavailable(way: &Alternative, kernel: &Kernel, named: bool) -> Option<String> {
+fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     let target = way.target;
     if kernel.btf == Some(false) {
         return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
@@ -203,15 +219,100 @@ fn unavailable(way: &Alternative, kernel: &Kernel, named: bool) -> Option<String
             Some(format!("the tracepoint {target} of this kernel has fewer than {} arguments", way.arguments))
         }
         HookKind::Iter if !kernel.has_iterator(target) => Some(format!("this kernel has no iterator {target}")),
+        HookKind::Fentry | HookKind::Fexit if kernel.fentry == Some(false) => {
+            Some(format!("this host refuses programs at functions of the kernel such as {target} (fentry)"))
+        }
         HookKind::Fentry | HookKind::Fexit if !kernel.has_function(target) => {
             Some(format!("this kernel has no function {target}"))
         }
         HookKind::Kprobe if kernel.kprobes == Some(false) => Some("this kernel has no kprobes".to_owned()),
         HookKind::Kprobe if !kernel.has_function(target) => Some(format!("this kernel has no function {target}")),
-        HookKind::Tracepoint if kernel.tracefs == Some(false) => Some("tracefs is not mounted".to_owned()),
-        _ if !way.tax.is_empty() && !named => {
-            Some(format!("{} {target} would take {}: name the module to accept that", way.kind.as_str(), way.tax))
+        HookKind::Tracepoint if kernel.tracefs == Some(false) => {
+            Some("tracefs is neither mounted nor ours to mount (CAP_SYS_ADMIN)".to_owned())
+        }
+        HookKind::Tracepoint if !kernel.numbers.contains_key(target) => {
+            Some(format!("this kernel has no tracepoint {target}"))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static HOOKS: &[Hook] = &[
+        Hook {
+            name: "kfree_skb",
+            without: None,
+            alternatives: &[
+                Alternative::tp_btf("with_reason", "kfree_skb").with_arguments(3),
+                Alternative::tp_btf("plain", "kfree_skb").lacking("reasons are not known"),
+            ],
+        },
+        Hook {
+            name: "fadvise",
+            without: Some("calls are not seen"),
+            alternatives: &[
+                Alternative::new(HookKind::Fexit, "at_exit", "vfs_fadvise"),
+                Alternative::new(HookKind::Tracepoint, "at_syscall", "syscalls/sys_exit_fadvise64")
+                    .taxing("40 ns of every system call"),
+            ],
+        },
+    ];
+
+    fn kernel(arguments: usize) -> Kernel {
+        let names = [("btf_trace_kfree_skb", arguments), ("vfs_fadvise", 0)];
+        let names = names.map(|(name, arguments)| (name.to_owned(), arguments)).into();
+        let numbers = [("syscalls/sys_exit_fadvise64".to_owned(), 612)].into();
+        Kernel { btf: Some(true), tracefs: Some(true), names, numbers, ..Kernel::default() }
+    }
+
+    #[test]
+    fn the_first_way_that_the_kernel_offers_is_taken() {
+        let plan = Plan::new(HOOKS, &kernel(3), false);
+        assert!(plan.takes("with_reason") && plan.takes("at_exit") && !plan.takes("plain"));
+        assert_eq!((plan.check(), plan.missing()), (Ok(()), String::new()));
+    }
+
+    #[test]
+    fn a_lesser_way_says_what_it_lacks_and_why_it_was_taken() {
+        let plan = Plan::new(HOOKS, &kernel(2), false);
+        assert!(plan.takes("plain"));
+        let text =
+            "reasons are not known (kfree_skb: the tracepoint kfree_skb of this kernel has fewer than 3 arguments)";
+        assert_eq!((plan.check(), plan.missing()), (Ok(()), text.to_owned()));
+    }
+
+    #[test]
+    fn unrelated_work_is_taxed_only_for_modules_that_were_named() {
+        for named in [false, true] {
+            let mut plan = Plan::new(HOOKS, &kernel(3), named);
+            assert!(plan.refuse("at_exit", "EPERM", &kernel(3)));
+            assert_eq!(plan.takes("at_syscall"), named);
+            let report = &plan.reports()[1];
+            let (kind, tax) =
+                (named.then_some(HookKind::Tracepoint), if named { "40 ns of every system call" } else { "" });
+            assert_eq!((report.kind, report.tax), (kind, tax));
+            assert_eq!(plan.missing().contains("name the module to accept that"), !named, "{}", plan.missing());
+        }
+    }
+
+    #[test]
+    fn an_indispensable_hook_that_was_declined_is_told_from_one_that_is_not_there() {
+        static ONLY: &[Hook] = &[HOOK];
+        const HOOK: Hook = Hook {
+            name: "fadvise",
+            without: None,
+            alternatives: &[
+                Alternative::new(HookKind::Fexit, "at_exit", "no_such_function"),
+                Alternative::new(HookKind::Tracepoint, "at_syscall", "syscalls/sys_exit_fadvise64").taxing("40 ns"),
+            ],
+        };
+        assert!(Plan::new(ONLY, &kernel(3), false).check().is_err_and(|missing| missing.declined));
+        assert_eq!(Plan::new(ONLY, &kernel(3), true).check(), Ok(()));
+        let bare = Kernel { tracefs: Some(false), ..kernel(3) };
+        assert!(Plan::new(ONLY, &bare, true).check().is_err_and(|missing| !missing.declined));
+        assert!(Plan::new(ONLY, &bare, false).check().is_err_and(|missing| !missing.declined));
     }
 }

@@ -39,7 +39,7 @@ impl Traversal {
     /// A run is one over all objects.
     pub fn report(&self, name: &str) -> ProgramReport {
         let run_ns = self.cost.as_nanos() as u64;
-        ProgramReport { name: name.to_owned(), runs: self.runs, run_ns, missed: None }
+        ProgramReport { name: name.to_owned(), asked: true, runs: self.runs, run_ns, missed: None }
     }
 }
 

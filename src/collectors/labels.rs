@@ -47,6 +47,15 @@ pub fn ip(bytes: [u8; 16]) -> String {
     Ipv6Addr::from(bytes).to_canonical().to_string()
 }
 
+/// Side of a connection, as `enum role` of `bpf/include/ends.h` numbers them.
+pub fn role(number: u8) -> &'static str {
+    match number {
+        1 => "client",
+        2 => "server",
+        _ => "unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

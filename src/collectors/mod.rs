@@ -1,7 +1,11 @@
 //! The collectors: each a noun with a folder here, a folder in `bpf/`, a section in the configuration and a kernel test.
 
+pub mod drops;
+pub mod fadvise;
 pub mod labels;
+pub mod page_cache;
 pub mod reclaim;
+pub mod retransmit;
 pub mod tcp;
 
 use std::cell::OnceCell;
@@ -22,7 +26,8 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC, &reclaim::SPEC];
+pub const ALL: &[&Spec] =
+    &[&tcp::SPEC, &retransmit::SPEC, &fadvise::SPEC, &page_cache::SPEC, &reclaim::SPEC, &drops::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,18 @@ pub const ALL: &[&Spec] = &[&tcp::SPEC, &reclaim::SPEC];
 pub struct Config {
     /// TCP connections.
     pub tcp: tcp::Config,
+    /// Advice on files.
+    pub fadvise: fadvise::Config,
+    /// The page cache.
+    #[serde(rename = "page-cache")]
+    pub page_cache: page_cache::Config,
+}
+
+impl Config {
+    /// Whether a hook is to be used, or belongs to an option that is off.
+    pub fn wants(&self, hook: &Hook) -> bool {
+        self.page_cache.wants(hook)
+    }
 }
 
 /// What a collector is, before it runs.

@@ -10,6 +10,12 @@ use crate::histogram::Bound;
 /// More often than this, the ticks would cost more than what they look after.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A hundred CPUs.
+const MOST_CPU: f64 = 10_000.0;
+
+/// Nothing that was evicted comes back sooner.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
+
 const MOST_SERIES: u32 = 1_000_000;
 
 /// Each boundary is a line of text for each series of a histogram.
@@ -26,6 +32,16 @@ pub fn check(config: &Config) -> Result<(), Refused> {
 fn collector(collector: &Collector) -> Result<(), Refused> {
     if collector.interval < SHORTEST_INTERVAL {
         return refuse("collector.interval", format!("it must be at least {}", human(SHORTEST_INTERVAL)));
+    }
+    if !(0.0..=MOST_CPU).contains(&collector.max_cpu_percent) {
+        return refuse("collector.max_cpu_percent", format!("expected a number from 0 to {MOST_CPU}"));
+    }
+    if collector.max_cpu_window < collector.interval {
+        let allowed = format!("it must be at least collector.interval, which is {}", human(collector.interval));
+        return refuse("collector.max_cpu_window", allowed);
+    }
+    if collector.sections.fadvise.read_back_window < SHORTEST_WINDOW {
+        return refuse("collector.fadvise.read_back_window", format!("it must be at least {}", human(SHORTEST_WINDOW)));
     }
     let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
     let known = || names.join(", ");

@@ -7,7 +7,6 @@
 //! The defaults are the only list of keys. Serialised, they say which keys exist, how the environment spells them and
 //! whether the text `1` means a number, a string or a list of one. Each room of the house owns the type of its section.
 
-mod duration;
 mod effective;
 mod environment;
 mod error;

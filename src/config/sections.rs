@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::duration;
-use crate::collectors;
+use crate::{collectors, duration};
 
 /// Doubling from 20 us to 41 ms, where most round trips are; then four times as far each, to 10 s.
 const DEFAULT_BUCKETS: [f64; 16] = [
@@ -27,6 +26,11 @@ pub struct Collector {
     /// Whether the operator has named them, and so accepts what hooks take from unrelated work.
     #[serde(skip)]
     pub named: bool,
+    /// Programs that together take more of a CPU than this are paused, module by module; 0 for no bound.
+    pub max_cpu_percent: f64,
+    /// The time over which that is measured, and the shortest pause.
+    #[serde(with = "duration")]
+    pub max_cpu_window: Duration,
     /// A section for each module, beside the keys above and owned by it.
     #[serde(flatten)]
     pub sections: collectors::Config,
@@ -60,6 +64,8 @@ impl Default for Collector {
             freshness: Duration::from_secs(1),
             modules: collectors::ALL.iter().map(|spec| spec.name.to_owned()).collect(),
             named: false,
+            max_cpu_percent: 1.0,
+            max_cpu_window: Duration::from_secs(60),
             sections: collectors::Config::default(),
         }
     }

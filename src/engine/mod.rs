@@ -1,12 +1,13 @@
 //! Runs the collectors, one after another on one thread, and makes a snapshot of what they find and of how they fare.
 
+mod governor;
 mod own;
 mod process;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tracing::{error, info, warn};
@@ -18,12 +19,16 @@ use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
+pub use governor::Budget;
+use governor::{Governor, Load, Order};
 
 /// What the engine needs beside the collectors' own configuration.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Names of the collectors to run.
     pub modules: Vec<String>,
+    /// What programs that run when something happens may cost.
+    pub budget: Budget,
     /// Name of the node.
     pub node: Arc<str>,
     /// The bucket boundaries that text formats show.
@@ -44,6 +49,7 @@ pub enum StartError {
 /// The collectors and what is remembered of them.
 pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
+    governor: Governor,
     options: Options,
     sequence: u64,
     started: Instant,
@@ -55,6 +61,10 @@ struct Module<'a> {
     state: State<'a>,
     /// It runs for another one alone, and is not shown.
     needed_by: Option<&'static str>,
+    /// Why its programs are detached for now; empty if they are not.
+    paused: String,
+    /// How often that was so.
+    pauses: u64,
     /// How long its collections took.
     durations: Histogram,
 }
@@ -86,10 +96,11 @@ impl<'a> Engine<'a> {
                 let runs = shown || needed_by.is_some();
                 let state = if runs { State::start(spec, setup, objects) } else { State::disabled() };
                 let needed_by = needed_by.filter(|_| !shown).map(|other| other.name);
-                Module { spec, state, needed_by, durations: Histogram::default() }
+                Module { spec, state, needed_by, paused: String::new(), pauses: 0, durations: Histogram::default() }
             })
             .collect();
-        let engine = Engine { modules, options, sequence: 0, started: Instant::now() };
+        let governor = Governor::new(options.budget, modules.len());
+        let engine = Engine { modules, governor, options, sequence: 0, started: Instant::now() };
         engine.tally()?;
         Ok(engine)
     }
@@ -113,6 +124,22 @@ impl<'a> Engine<'a> {
         }
         let runs = self.modules.iter().any(|module| matches!(module.state, State::Running { .. }));
         if runs { Ok(()) } else { Err(StartError::Nothing(reasons.join("; "))) }
+    }
+}
+
+impl Engine<'_> {
+    /// Pauses modules whose programs cost more than they may, and lets them go on later.
+    fn govern(&mut self) {
+        let now_ns = monotonic_ns();
+        let loads: Vec<_> = self.modules.iter().enumerate().filter_map(|(index, module)| module.load(index)).collect();
+        for order in self.governor.decide(now_ns, &loads) {
+            match order {
+                Order::Pause { module, percent, rest } => {
+                    self.modules[module].pause(percent, rest, self.options.budget)
+                }
+                Order::Resume { module } => self.modules[module].resume(now_ns),
+            }
+        }
     }
 }
 
@@ -142,6 +169,7 @@ impl Source for Engine<'_> {
         for module in &mut self.modules {
             module.guarded(|collector| collector.tick(monotonic_ns()));
         }
+        self.govern();
     }
 }
 
@@ -153,7 +181,10 @@ impl<'a> State<'a> {
                 let status = if missing.declined { Status::Disabled } else { Status::Unsupported };
                 State::Ended { status, reason: missing.to_string() }
             }
-            Err(error @ LoadError::Failed { .. }) => State::Ended { status: Status::Failed, reason: error.to_string() },
+            Err(error @ LoadError::Failed { .. }) => {
+                // With its sources.
+                State::Ended { status: Status::Failed, reason: format!("{:#}", anyhow::Error::new(error)) }
+            }
         }
     }
 
@@ -195,6 +226,35 @@ impl<'a> Module<'a> {
         }
     }
 
+    /// What its programs have cost that run when something happens; nothing if it does not run.
+    fn load(&self, module: usize) -> Option<Load> {
+        let State::Running { collector, .. } = &self.state else { return None };
+        let programs = collector.programs();
+        let run_ns = programs.iter().filter(|program| !program.asked).map(|program| program.run_ns).sum();
+        Some(Load { module, rank: self.spec.rank, run_ns })
+    }
+
+    fn pause(&mut self, percent: f64, rest: Duration, budget: Budget) {
+        let State::Running { collector, .. } = &mut self.state else { return };
+        collector.pause();
+        self.pauses += 1;
+        self.paused = format!(
+            "paused for {}: all programs together took {percent:.2} % of a CPU over {}, and may take {} \
+             (collector.max_cpu_percent); what happens until then is not counted",
+            humantime::format_duration(rest),
+            humantime::format_duration(budget.window),
+            budget.percent
+        );
+        warn!(module = self.spec.name, reason = self.paused, "paused");
+    }
+
+    fn resume(&mut self, now_ns: u64) {
+        self.paused.clear();
+        if self.guarded(|collector| collector.resume(now_ns)).is_some() {
+            info!(module = self.spec.name, "goes on");
+        }
+    }
+
     fn report(&self) -> ModuleReport {
         let mut report = ModuleReport {
             name: self.spec.name,
@@ -210,7 +270,8 @@ impl<'a> Module<'a> {
                 report.hooks = collector.hooks();
                 report.programs = collector.programs();
                 report.maps = collector.maps();
-                report.reason = if failure.is_empty() { collector.missing() } else { failure.clone() };
+                let missing = if self.paused.is_empty() { collector.missing() } else { self.paused.clone() };
+                report.reason = if failure.is_empty() { missing } else { failure.clone() };
                 if !report.reason.is_empty() {
                     report.status = if failure.is_empty() { Status::Degraded } else { Status::Failed };
                 }

@@ -7,6 +7,12 @@ use crate::status::{ModuleReport, Status};
 
 static STATUS: Descriptor =
     Descriptor::gauge("self", "sidecar_module_status", "", "1 for the status that the module is in, 0 for the others.");
+static PAUSES: Descriptor = Descriptor::counter(
+    "self",
+    "sidecar_module_pauses_total",
+    "",
+    "How often the module was paused because our BPF programs took more CPU than collector.max_cpu_percent.",
+);
 static HOOK: Descriptor = Descriptor::gauge("self", "sidecar_hook_info", "", "Hooks in use, with their kind.");
 static RUNS: Descriptor = Descriptor::counter(
     "self",
@@ -62,6 +68,7 @@ static BUILD: Descriptor = Descriptor::gauge("self", "sidecar_build_info", "", "
 pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
     let own = [
         &STATUS,
+        &PAUSES,
         &HOOK,
         &RUNS,
         &RUN_SECONDS,
@@ -119,7 +126,8 @@ pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[F
             map_bytes.integer(labels, map.bytes);
         }
     }
-    let mut families = vec![status, hook, runs, run_seconds, missed, map_entries, map_bytes, map_full, series(found)];
+    let mut families =
+        vec![status, pauses(modules), hook, runs, run_seconds, missed, map_entries, map_bytes, map_full, series(found)];
     families.extend(from_modules(modules));
     families.push(build());
     families.extend(process::families());
@@ -132,6 +140,14 @@ fn series(found: &[Family]) -> Family {
         series.integer(labels([("family", family.descriptor.name)]), family.samples.len() as u64);
     }
     series
+}
+
+fn pauses(modules: &[Module<'_>]) -> Family {
+    let mut pauses = Family::new(&PAUSES);
+    for module in modules.iter().filter(|module| matches!(module.state, State::Running { .. })) {
+        pauses.integer(labels([("module", module.spec.name)]), module.pauses);
+    }
+    pauses
 }
 
 fn from_modules(modules: &mut [Module<'_>]) -> [Family; 4] {

@@ -203,7 +203,7 @@ fn hook(report: &HookReport) -> impl Serialize + '_ {
     Hook { name, kind: kind.map(|kind| kind.as_str()), cost: report.cost().as_str(), tax, reason }
 }
 
-fn program(ProgramReport { name, runs, run_ns, missed }: &ProgramReport) -> impl Serialize + '_ {
+fn program(ProgramReport { name, runs, run_ns, missed, .. }: &ProgramReport) -> impl Serialize + '_ {
     #[derive(Serialize)]
     struct Program<'a> {
         name: &'a str,

@@ -82,6 +82,11 @@ impl Listener {
         self.limits
     }
 
+    /// Tells at any time how full it is.
+    pub(super) fn crowd(&self) -> Crowd {
+        Crowd { slots: Arc::clone(&self.slots), connections: self.limits.connections }
+    }
+
     /// The next connection, once there is room for it.
     pub(super) async fn accept(&self) -> Connection {
         let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
@@ -114,6 +119,20 @@ impl Listener {
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// How many connections there are.
+#[derive(Clone)]
+pub(super) struct Crowd {
+    slots: Arc<Semaphore>,
+    connections: usize,
+}
+
+impl Crowd {
+    /// Whether less than a quarter of the slots is left: time to keep no connection that has been answered.
+    pub(super) fn is_dense(&self) -> bool {
+        self.slots.available_permits() < self.connections / 4
     }
 }
 

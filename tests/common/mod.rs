@@ -105,7 +105,7 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
         status,
         reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
         hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
-        programs: vec![ProgramReport { name: "on_event".into(), runs: 3, run_ns: 1500, missed: Some(0) }],
+        programs: vec![ProgramReport { name: "on_event".into(), asked: false, runs: 3, run_ns: 1500, missed: Some(0) }],
         maps: vec![MapReport { name: "table".into(), entries: None, bytes: 4096, full: Some(0) }],
     }
 }

@@ -5,17 +5,19 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
-use ebpf_sidecar::engine::{Engine, Options, StartError};
+use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
@@ -35,6 +37,9 @@ pub struct Wish {
     pub max_series: u32,
     pub idle_ttl: Duration,
     pub interval: Duration,
+    pub budget: Budget,
+    /// Takes from what this host offers.
+    pub host: fn(&mut Kernel),
 }
 
 impl Default for Wish {
@@ -45,6 +50,9 @@ impl Default for Wish {
             max_series: 10_000,
             idle_ttl: Duration::from_secs(300),
             interval: Duration::from_secs(10),
+            // Storms are what tests make.
+            budget: Budget { percent: 0.0, window: Duration::from_secs(60) },
+            host: |_| (),
         }
     }
 }
@@ -53,11 +61,13 @@ impl Sidecar {
     pub fn start(wish: Wish) -> Sidecar {
         let pace = Pace { freshness: Duration::ZERO, interval: wish.interval };
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
-            let kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            let mut kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
             let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, shared };
             let options = Options {
+                budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),
                 node: Arc::from("test"),
                 bounds: Arc::from([]),
@@ -170,17 +180,17 @@ pub fn run(line: &str) -> String {
 }
 
 /// Runs `body` in a child process of that name.
-pub fn in_process(name: &'static str, body: impl FnOnce()) -> Pid {
+pub fn in_process(name: &str, body: impl FnOnce()) -> Pid {
     // SAFETY: the child only makes system calls and allocates, which glibc allows after fork; it ends in _exit.
     match unsafe { fork() }.expect("a process") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             // A test that fails must not leave it behind.
-            set_pdeathsig(Signal::SIGKILL).unwrap();
-            set_name(&CString::new(name).unwrap()).unwrap();
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            set_pdeathsig(Signal::SIGKILL).expect("a signal may be asked for");
+            set_name(&CString::new(name).expect("a name without zeros")).expect("it may have a name");
+            let outcome = catch_unwind(AssertUnwindSafe(body));
             // SAFETY: ends the process without running what belongs to the parent.
-            unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
     }
 }
@@ -222,8 +232,13 @@ impl Network {
 
     /// Installs nft rules on what comes into a namespace.
     pub fn filter(&self, ns: &str, rules: &[&str]) {
+        self.filter_at("input", ns, rules);
+    }
+
+    /// Installs nft rules at a hook, one chain for each.
+    pub fn filter_at(&self, hook: &str, ns: &str, rules: &[&str]) {
         let rules = rules.join("\n");
-        let table = format!("table inet t {{\nchain c {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n");
+        let table = format!("table inet t {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n");
         let mut nft = Command::new("ip")
             .args(["netns", "exec", ns, "nft", "-f", "-"])
             .stdin(Stdio::piped())
@@ -231,6 +246,13 @@ impl Network {
             .expect("nft is installed");
         nft.stdin.take().expect("it is piped").write_all(table.as_bytes()).expect("nft reads");
         assert!(nft.wait().expect("it ends").success(), "nft refuses {table}");
+    }
+
+    /// What each rule with a `counter` has counted in packets, in the order of the rules.
+    pub fn filtered(&self, ns: &str) -> Vec<u64> {
+        let table = run(&format!("ip netns exec {ns} nft list table inet t"));
+        let counts = table.split("counter packets ").skip(1);
+        counts.map(|rest| rest.split(' ').next().and_then(|n| n.parse().ok()).expect("a number")).collect()
     }
 
     /// Does something in a thread that lives in a namespace.
@@ -242,7 +264,7 @@ impl Network {
         })
     }
 
-    /// A counter of the kernel's own for a namespace, such as `Tcp`, `RetransSegs`.
+    /// A counter of the kernel's own for a namespace, such as `Tcp`, `RetransSegs` or `Udp6`, `NoPorts`.
     pub fn kernel_counter(&self, ns: &str, protocol: &'static str, name: &'static str) -> u64 {
         self.within(ns, move || kernel_counter(protocol, name)).join().expect("it is there")
     }
@@ -256,10 +278,15 @@ impl Drop for Network {
     }
 }
 
-/// From /proc/net/snmp or netstat of the calling thread's network namespace.
+/// From /proc/net/snmp, netstat or, one to a line, snmp6 of the calling thread's network namespace.
 pub fn kernel_counter(protocol: &str, name: &str) -> u64 {
-    let text = ["snmp", "netstat"]
-        .map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts"));
+    let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts");
+    if protocol.ends_with('6') {
+        let (text, wanted) = (read("snmp6"), format!("{protocol}{name}"));
+        let mut words = text.split_whitespace().skip_while(|word| *word != wanted);
+        return words.nth(1).expect("a counter of that name").parse().expect("a number");
+    }
+    let text = ["snmp", "netstat"].map(read);
     let text = text.concat();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));

@@ -3,8 +3,13 @@
 //! marked as ignored would harm a machine that others use, and run in virtual machines alone.
 
 mod cgroup;
+mod disk;
+mod drops;
+mod fadvise;
 mod fixture;
+mod governor;
 mod host;
+mod page_cache;
 mod reader;
 mod reclaim;
 mod taskstats;

@@ -1,8 +1,8 @@
 //! From the wire to labels. Pure: nothing here touches the kernel.
 
-use super::skel::types::{role, tcp_failure_key, tcp_listener_key, tcp_reason, tcp_series_key, tcp_timing_key, who};
+use super::skel::types::{tcp_failure_key, tcp_listener_key, tcp_reason, tcp_series_key, tcp_timing_key, who};
 use super::{Config, Label};
-use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip};
+use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip, role};
 use crate::snapshot::Labels;
 
 /// Labels in the order in which they are shown, for keys of one table.
@@ -23,7 +23,7 @@ impl Decoder {
     /// Labels of the connection families.
     pub fn series(&self, slot: u32, key: &tcp_series_key) -> Labels {
         let mut pairs = self.who(&key.who);
-        pairs.push(("role", role_name(key.role).to_owned()));
+        pairs.push(("role", role(key.role).to_owned()));
         if self.src_ip {
             pairs.push(("src_ip", ip(key.src_ip)));
         }
@@ -38,7 +38,7 @@ impl Decoder {
     /// Labels of the histograms.
     pub fn timing(&self, slot: u32, key: &tcp_timing_key) -> Labels {
         let mut pairs = self.who(&key.who);
-        pairs.push(("role", role_name(key.role).to_owned()));
+        pairs.push(("role", role(key.role).to_owned()));
         pairs.push(("dst_port", key.dst_port.to_string()));
         finish(slot, pairs)
     }
@@ -70,14 +70,6 @@ impl Decoder {
             pairs.push(("pid", who.pid.to_string()));
         }
         pairs
-    }
-}
-
-fn role_name(number: u8) -> &'static str {
-    match role(number.into()) {
-        role::ROLE_CLIENT => "client",
-        role::ROLE_SERVER => "server",
-        _ => "unknown",
     }
 }
 

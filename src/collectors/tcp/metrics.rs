@@ -31,6 +31,12 @@ static RETRANS: Descriptor = Descriptor::counter(
     "",
     "TCP segments sent again, SYN and SYN-ACK included; sums to RetransSegs of /proc/net/snmp.",
 );
+static SPURIOUS: Descriptor = Descriptor::counter(
+    "tcp",
+    "sidecar_connection_spurious_retransmits_total",
+    "",
+    "Segments that the peer says it received twice, so that sending them again was needless (DSACK: tcp_sock.dsack_dups).",
+);
 static DURATION: Descriptor = Descriptor::gauge(
     "tcp",
     "sidecar_connection_duration_seconds",
@@ -95,13 +101,13 @@ static UNTRACKED: Descriptor = Descriptor::counter(
 
 /// All of them, in the order in which they are shown.
 pub const ALL: &[&Descriptor] = &[
-    &SENT, &RECEIVED, &SEGS_OUT, &SEGS_IN, &RETRANS, &DURATION, &ACTIVE, &OPENED, &CLOSED, &LIMITED, &SETUP, &RTT,
-    &FAILURES, &BACKLOG, &OVERFLOWS, &CONNECTS, &UNTRACKED,
+    &SENT, &RECEIVED, &SEGS_OUT, &SEGS_IN, &RETRANS, &SPURIOUS, &DURATION, &ACTIVE, &OPENED, &CLOSED, &LIMITED, &SETUP,
+    &RTT, &FAILURES, &BACKLOG, &OVERFLOWS, &CONNECTS, &UNTRACKED,
 ];
 
 /// The families that the slots of each table feed.
 pub const OF_SERIES: &[&Descriptor] =
-    &[&SENT, &RECEIVED, &SEGS_OUT, &SEGS_IN, &RETRANS, &DURATION, &ACTIVE, &OPENED, &CLOSED, &LIMITED];
+    &[&SENT, &RECEIVED, &SEGS_OUT, &SEGS_IN, &RETRANS, &SPURIOUS, &DURATION, &ACTIVE, &OPENED, &CLOSED, &LIMITED];
 pub const OF_TIMING: &[&Descriptor] = &[&SETUP, &RTT];
 pub const OF_FAILURE: &[&Descriptor] = &[&FAILURES];
 pub const OF_LISTENER: &[&Descriptor] = &[&BACKLOG, &OVERFLOWS];
@@ -117,6 +123,7 @@ pub struct Families {
     segs_out: Family,
     segs_in: Family,
     retrans: Family,
+    spurious: Family,
     duration: Family,
     active: Family,
     opened: Family,
@@ -182,6 +189,7 @@ impl Families {
             segs_out: Family::new(&SEGS_OUT),
             segs_in: Family::new(&SEGS_IN),
             retrans: Family::new(&RETRANS),
+            spurious: Family::new(&SPURIOUS),
             duration: Family::new(&DURATION),
             active: Family::new(&ACTIVE),
             opened: Family::new(&OPENED),
@@ -206,6 +214,7 @@ impl Families {
         self.segs_out.integer(labels(), s.segs_out);
         self.segs_in.integer(labels(), s.segs_in);
         self.retrans.integer(labels(), s.retrans);
+        self.spurious.integer(labels(), s.spurious);
         self.opened.integer(labels(), s.opened);
         self.closed.integer(labels(), s.closed);
         self.active.integer(labels(), open.into());
@@ -264,6 +273,7 @@ impl Families {
             self.segs_out,
             self.segs_in,
             self.retrans,
+            self.spurious,
             self.duration,
             self.active,
             self.opened,

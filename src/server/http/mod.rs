@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -132,6 +133,7 @@ pub(super) async fn serve(listener: Listener, settings: Settings, context: Arc<C
         .max_headers(HEADERS)
         .max_buf_size(BUFFER_BYTES);
     let graceful = GracefulShutdown::new();
+    let crowd = listener.crowd();
     let mut end = pin!(stopped(stop));
     loop {
         let connection = tokio::select! {
@@ -139,9 +141,17 @@ pub(super) async fn serve(listener: Listener, settings: Settings, context: Arc<C
             () = &mut end => break,
         };
         let server = Arc::clone(&server);
+        let crowd = crowd.clone();
         let service = service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { server.answer(request).await }
+            let (server, crowd) = (Arc::clone(&server), crowd.clone());
+            async move {
+                let mut answer = server.answer(request).await;
+                // Clients that sit idle on answered connections must not keep others out.
+                if let (true, Ok(response)) = (crowd.is_dense(), &mut answer) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
         });
         let conversation = graceful.watch(protocol.serve_connection(TokioIo::new(connection), service));
         tokio::spawn(async move {

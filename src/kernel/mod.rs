@@ -1,6 +1,9 @@
 //! Facts about the host, probed once. Facts only: what follows from them is decided elsewhere. `None` means that it
 //! could not be told, which is not the same as no.
 
+mod fentry;
+mod tracefs;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -28,14 +31,18 @@ pub struct Kernel {
     pub lockdown: Option<Lockdown>,
     /// What manages processes in groups.
     pub cgroup: Option<Cgroup>,
-    /// Whether tracefs is mounted, without which there are no classic tracepoints.
+    /// Whether tracefs can be read, without which there are no classic tracepoints: it is mounted, or we may mount it.
     pub tracefs: Option<bool>,
     /// Whether the kernel can put probes into its functions.
     pub kprobes: Option<bool>,
+    /// Whether BPF programs may hang on functions, through a trampoline.
+    pub fentry: Option<bool>,
     /// Length of a kernel tick (1 / CONFIG_HZ).
     pub tick_ns: u64,
     /// Those of the wanted tracepoints, iterators and functions that BTF has; of a tracepoint, how many arguments it has.
     pub names: BTreeMap<String, usize>,
+    /// Those of the wanted classic tracepoints that there are, with their numbers.
+    pub numbers: BTreeMap<String, u32>,
     /// Those of the wanted enumerations that BTF has: values and their names.
     pub enums: BTreeMap<String, Vec<(u32, String)>>,
     /// Why BTF cannot be read, if that is so.
@@ -70,20 +77,23 @@ impl Kernel {
     pub fn probe<S: AsRef<str>>(wanted: impl IntoIterator<Item = S>) -> Kernel {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok();
         let mounts = mounts.as_deref().map(mounted);
-        let mounted = |kind: &str| Some(mounts.as_ref()?.iter().any(|(_, mounted)| *mounted == kind));
         let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("Linux has had the coarse clock since 2.6.32");
-        let found = types(&wanted.into_iter().map(|name| name.as_ref().to_owned()).collect());
+        let wanted = wanted.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        let found = types(&wanted);
+        let numbers = tracefs::numbers(&wanted);
         let btf_error = found.as_ref().err().map(ToString::to_string);
-        let (names, enums) = found.unwrap_or_default();
+        let Types { names, enums, fentry } = found.unwrap_or_default();
         Kernel {
             release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
             btf: Path::new(BTF).try_exists().ok(),
             lockdown: lockdown(),
             cgroup: mounts.as_deref().and_then(cgroup),
-            tracefs: mounted("tracefs"),
+            tracefs: Some(numbers.is_ok()),
             kprobes: event_source("kprobe"),
+            fentry,
             tick_ns: tick.tv_nsec() as u64,
             names,
+            numbers: numbers.unwrap_or_default(),
             enums,
             btf_error,
         }
@@ -120,25 +130,35 @@ pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
 
+const TRACEPOINT: &str = "btf_trace_";
+const ITERATOR: &str = "bpf_iter__";
+
 /// The BTF name of a tracepoint: a typedef of its prototype.
 pub fn tracepoint(name: &str) -> String {
-    format!("btf_trace_{name}")
+    format!("{TRACEPOINT}{name}")
 }
 
 /// The BTF name of an iterator: the struct that its programs are given.
 pub fn iterator(name: &str) -> String {
-    format!("bpf_iter__{name}")
+    format!("{ITERATOR}{name}")
 }
 
-type Types = (BTreeMap<String, usize>, BTreeMap<String, Vec<(u32, String)>>);
+/// What BTF is asked for.
+#[derive(Default)]
+struct Types {
+    names: BTreeMap<String, usize>,
+    enums: BTreeMap<String, Vec<(u32, String)>>,
+    fentry: Option<bool>,
+}
 
 /// The wanted types that this kernel has, each of the right kind. BTF itself is let go again.
 fn types(wanted: &HashSet<String>) -> libbpf_rs::Result<Types> {
     let btf = Btf::from_vmlinux()?;
-    let (mut names, mut enums) = Types::default();
+    let Types { mut names, mut enums, .. } = Types::default();
     for found in btf.type_by_kind::<BtfType<'_>>() {
+        let Some(prefix) = prefix(found.kind()) else { continue };
         let Some(name) = found.name().and_then(|name| name.to_str()) else { continue };
-        if !is_wanted(wanted, found.kind(), name) {
+        if !(name.starts_with(prefix) && wanted.contains(name)) {
             continue;
         }
         match Enum::try_from(found) {
@@ -151,16 +171,17 @@ fn types(wanted: &HashSet<String>) -> libbpf_rs::Result<Types> {
             Err(other) => _ = names.insert(name.to_owned(), arguments(other).unwrap_or(0)),
         }
     }
-    Ok((names, enums))
+    Ok(Types { names, enums, fentry: fentry::allowed(&btf) })
 }
 
-fn is_wanted(wanted: &HashSet<String>, kind: BtfKind, name: &str) -> bool {
-    let right = match kind {
-        BtfKind::Typedef => name.starts_with(&tracepoint("")),
-        BtfKind::Struct => name.starts_with(&iterator("")),
-        kind => kind == BtfKind::Func || kind == BtfKind::Enum,
-    };
-    right && wanted.contains(name)
+/// What the name of such a type begins with, if it can be wanted; there are some 150 000 types.
+fn prefix(kind: BtfKind) -> Option<&'static str> {
+    match kind {
+        BtfKind::Typedef => Some(TRACEPOINT),
+        BtfKind::Struct => Some(ITERATOR),
+        BtfKind::Func | BtfKind::Enum => Some(""),
+        _ => None,
+    }
 }
 
 /// Of the prototype of a tracepoint; the first is the tracepoint's own.
@@ -273,25 +294,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_counts_only_as_the_right_kind_of_type() {
-        let wanted = ["btf_trace_a", "bpf_iter__b", "c", "d"].map(str::to_owned).into();
-        for (kind, name, wants) in [
-            (BtfKind::Typedef, "btf_trace_a", true),
-            (BtfKind::Struct, "bpf_iter__b", true),
-            (BtfKind::Func, "c", true),
-            (BtfKind::Enum, "d", true),
-            (BtfKind::Struct, "d", false),
-            (BtfKind::Func, "not_wanted", false),
-        ] {
-            assert_eq!(is_wanted(&wanted, kind, name), wants, "{name}");
-        }
-    }
-
-    #[test]
     fn this_kernel_tells_its_types() {
-        let kernel = Kernel::probe(["btf_trace_inet_sock_set_state", "tcp_sendmsg", "skb_drop_reason", "nothing"]);
+        let kernel = Kernel::probe([
+            "btf_trace_inet_sock_set_state",
+            "tcp_sendmsg",
+            "skb_drop_reason",
+            "task_struct",
+            "nothing",
+        ]);
         assert_eq!(kernel.tracepoint_arguments("inet_sock_set_state"), 3);
         assert!(kernel.has_function("tcp_sendmsg") && !kernel.has_function("nothing"));
+        // Not wanted, and of another kind.
+        assert!(!kernel.has_iterator("tcp") && !kernel.has_function("task_struct"));
         let reasons = kernel.enumeration("skb_drop_reason");
         assert!(reasons.iter().any(|(_, name)| name == "SKB_DROP_REASON_NO_SOCKET"), "{reasons:?}");
     }

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The arguments of a call, from the registers with which the caller entered the kernel. */
+#ifndef SIDECAR_FADVISE_CALL_BPF_H
+#define SIDECAR_FADVISE_CALL_BPF_H
+
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+struct fadvise_args {
+	int fd;
+	int advice;
+	__s64 offset;
+	__s64 len;
+};
+
+/* arch/x86/entry/syscalls/syscall_32.tbl */
+enum { IA32_FADVISE64 = 250, IA32_FADVISE64_64 = 272 };
+
+static __always_inline __s64 halves(__u64 low, __u64 high)
+{
+	return (__u32)low | high << 32;
+}
+
+static __always_inline bool args_ia32(struct fadvise_args *args, struct pt_regs___x86 *regs)
+{
+	int number = regs->orig_ax;
+
+	if (number != IA32_FADVISE64 && number != IA32_FADVISE64_64)
+		return false;
+	args->fd = regs->bx;
+	args->offset = halves(regs->cx, regs->dx);
+	if (number == IA32_FADVISE64) {
+		args->len = (__u32)regs->si;
+		args->advice = regs->di;
+	} else {
+		args->len = halves(regs->si, regs->di);
+		args->advice = regs->bp;
+	}
+	return true;
+}
+
+static __always_inline bool args_x86(struct fadvise_args *args, struct task_struct *task, struct pt_regs___x86 *regs,
+				     int number)
+{
+	if (task->thread_info.status & TS_COMPAT)
+		return args_ia32(args, regs);
+	if ((int)regs->orig_ax != number)
+		return false;
+	args->fd = regs->di;
+	args->offset = regs->si;
+	args->len = regs->dx;
+	args->advice = regs->r10;
+	return true;
+}
+
+/* Calls of 32-bit processes are not read: their numbers mean something else. */
+static __always_inline bool args_arm64(struct fadvise_args *args, struct pt_regs___arm64 *regs, int number)
+{
+	if (regs->pstate & PSR_MODE32_BIT || regs->syscallno != number)
+		return false;
+	args->fd = regs->orig_x0;
+	args->offset = regs->regs[1];
+	args->len = regs->regs[2];
+	args->advice = regs->regs[3];
+	return true;
+}
+
+/* Whether the current task, which is no thread of the kernel, is in a call, and with what arguments. */
+static __always_inline bool args_of_current(struct fadvise_args *args, int number)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	void *regs = (void *)bpf_task_pt_regs(task);
+
+	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
+		return args_x86(args, task, regs, number);
+	if (bpf_core_field_exists(struct pt_regs___arm64, syscallno))
+		return args_arm64(args, regs, number);
+	return false;
+}
+
+/* What the function returned at whose return a kretprobe was hit. */
+static __always_inline int returned(void *regs)
+{
+	if (bpf_core_field_exists(struct pt_regs___x86, ax))
+		return BPF_CORE_READ((struct pt_regs___x86 *)regs, ax);
+	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, regs[0]);
+}
+
+#endif

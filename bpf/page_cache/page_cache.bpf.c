@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The page cache: what comes, goes and gets dirty, and which reads had to wait. Programs run when pages do so; none
+ * runs when a read finds its pages, unless lookups are asked for.
+ */
+#include "compat.bpf.h"
+#include "cost.bpf.h"
+#include "kernel.h"
+#include "page_cache.h"
+#include "slots.bpf.h"
+#include "who.bpf.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* Of the kernel's pages. Set by userspace before loading. */
+const volatile __u32 page_shift;
+
+SLOT_TABLE_PERCPU(pages, struct page_cache_pages_key, struct page_cache_pages, struct page_cache_pages_counts);
+SLOT_TABLE_PERCPU(readers, struct who, struct page_cache_reader, struct page_cache_reader_counts);
+
+COST(page_cache_added);
+COST(page_cache_evicted);
+COST(page_cache_dirtied);
+COST(page_cache_dirtied_page);
+COST(page_cache_missed);
+COST(page_cache_missed_fentry);
+COST(page_cache_missed_kprobe);
+COST(page_cache_lookup);
+COST(page_cache_lookup_fexit);
+
+/*
+ * Which device the pages belong to, 0 if they are not counted. A block device that is read itself, as for the metadata
+ * of many file systems, counts as what it is, not as the pseudo file system that it lives in. Pages of tmpfs, shared
+ * memory among them, come without a tracepoint and go with one: of those nothing is known.
+ */
+static __always_inline __u32 device_of(struct inode *inode)
+{
+	struct super_block *sb = inode->i_sb;
+
+	switch (sb->s_magic) {
+	case TMPFS_MAGIC:
+		return 0;
+	case BDEVFS_MAGIC:
+		return inode->i_rdev;
+	default:
+		return sb->s_dev;
+	}
+}
+
+/* The counters of the current process and the device on this CPU; NULL if the pages are not counted. */
+static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping)
+{
+	struct page_cache_pages_key key = {};
+
+	if (!mapping || !mapping->host)
+		return NULL;
+	key.device = device_of(mapping->host);
+	if (!key.device)
+		return NULL;
+	who_current(&key.who);
+	return SLOT_COUNTS(pages, &key, bpf_ktime_get_ns());
+}
+
+SEC("tp_btf/mm_filemap_add_to_page_cache")
+int BPF_PROG(page_cache_added, struct folio *folio)
+{
+	__u64 begin = cost_begin(&page_cache_added_cost);
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+
+	if (counts)
+		counts->added += folio_pages(folio);
+	cost_end(&page_cache_added_cost, begin);
+	return 0;
+}
+
+SEC("tp_btf/mm_filemap_delete_from_page_cache")
+int BPF_PROG(page_cache_evicted, struct folio *folio)
+{
+	__u64 begin = cost_begin(&page_cache_evicted_cost);
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+
+	if (counts)
+		counts->evicted += folio_pages(folio);
+	cost_end(&page_cache_evicted_cost, begin);
+	return 0;
+}
+
+static __always_inline void dirtied(struct folio *folio, struct address_space *mapping)
+{
+	struct page_cache_pages_counts *counts = pages_of(mapping);
+
+	if (counts)
+		counts->dirtied += folio_pages(folio);
+}
+
+SEC("tp_btf/writeback_dirty_folio")
+int BPF_PROG(page_cache_dirtied, struct folio *folio, struct address_space *mapping)
+{
+	__u64 begin = cost_begin(&page_cache_dirtied_cost);
+
+	dirtied(folio, mapping);
+	cost_end(&page_cache_dirtied_cost, begin);
+	return 0;
+}
+
+SEC("tp_btf/writeback_dirty_page")
+int BPF_PROG(page_cache_dirtied_page, struct folio *page, struct address_space *mapping)
+{
+	__u64 begin = cost_begin(&page_cache_dirtied_page_cost);
+
+	dirtied(page, mapping);
+	cost_end(&page_cache_dirtied_page_cost, begin);
+	return 0;
+}
+
+static __always_inline struct page_cache_reader_counts *my_counts(void)
+{
+	struct who who = {};
+
+	who_current(&who);
+	return SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
+}
+
+static __always_inline void missed(void)
+{
+	struct page_cache_reader_counts *counts = my_counts();
+
+	if (counts)
+		counts->misses++;
+}
+
+SEC("tp_btf/page_cache_sync_ra")
+int page_cache_missed(void *ctx)
+{
+	__u64 begin = cost_begin(&page_cache_missed_cost);
+
+	missed();
+	cost_end(&page_cache_missed_cost, begin);
+	return 0;
+}
+
+SEC("fentry/page_cache_sync_ra")
+int page_cache_missed_fentry(void *ctx)
+{
+	__u64 begin = cost_begin(&page_cache_missed_fentry_cost);
+
+	missed();
+	cost_end(&page_cache_missed_fentry_cost, begin);
+	return 0;
+}
+
+SEC("kprobe/page_cache_sync_ra")
+int page_cache_missed_kprobe(void *ctx)
+{
+	__u64 begin = cost_begin(&page_cache_missed_kprobe_cost);
+
+	missed();
+	cost_end(&page_cache_missed_kprobe_cost, begin);
+	return 0;
+}
+
+/* The last step of the last read of a task, as the kernel looks up the pages of a large one bit by bit. */
+struct read_step {
+	__u64 mapping;
+	__u64 index, last; /* pages, both included */
+	__u64 reads;       /* read calls that the task had completed */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct read_step);
+} read_steps SEC(".maps");
+
+/* Read calls that the task has completed. Kernels that do not count them tell two reads that end alike less well. */
+static __always_inline __u64 reads_of(struct task_struct *task)
+{
+	return bpf_core_field_exists(struct task_struct, ioac.syscr) ? task->ioac.syscr : 0;
+}
+
+/* Whether this step goes on with a read whose pages are all counted already. Remembers it either way. */
+static __always_inline bool continues(__u64 mapping, __u64 index, __u64 last)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct read_step *step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	__u64 reads = reads_of(task);
+	bool same;
+
+	if (!step)
+		return false;
+	same = step->mapping == mapping && step->last == last && step->index < index && step->reads == reads;
+	step->mapping = mapping;
+	step->index = index;
+	step->last = last;
+	step->reads = reads;
+	return same;
+}
+
+/* A read wants pages `index` to `last`, of which the file may have fewer. */
+static __always_inline void lookup(struct address_space *mapping, __u64 index, __u64 last)
+{
+	struct page_cache_reader_counts *counts;
+	struct inode *inode = mapping->host;
+	__u64 end;
+
+	if (continues((__u64)mapping, index, last) || !inode || inode->i_size <= 0)
+		return;
+	end = (__u64)(inode->i_size - 1) >> page_shift;
+	if (last > end)
+		last = end;
+	if (index > last)
+		return;
+	counts = my_counts();
+	if (counts)
+		counts->lookups += last - index + 1;
+}
+
+SEC("tp_btf/mm_filemap_get_pages")
+int BPF_PROG(page_cache_lookup, struct address_space *mapping, unsigned long index, unsigned long last)
+{
+	__u64 begin = cost_begin(&page_cache_lookup_cost);
+
+	lookup(mapping, index, last);
+	cost_end(&page_cache_lookup_cost, begin);
+	return 0;
+}
+
+/* As the tracepoint, which is not reached when the pages cannot be had. */
+SEC("fexit/filemap_get_pages")
+int BPF_PROG(page_cache_lookup_fexit, struct kiocb *iocb)
+{
+	__u64 begin = cost_begin(&page_cache_lookup_fexit_cost);
+	__u64 from = iocb->ki_pos, count = get_pages_count(ctx), failure = 0;
+
+	bpf_get_func_ret(ctx, &failure);
+	if (!(int)failure && count)
+		lookup(iocb->ki_filp->f_mapping, from >> page_shift, (from + count - 1) >> page_shift);
+	cost_end(&page_cache_lookup_fexit_cost, begin);
+	return 0;
+}
+
+struct page_cache_pages wire_pages;
+struct page_cache_pages_counts wire_pages_counts;
+struct page_cache_reader wire_reader;
+struct page_cache_reader_counts wire_reader_counts;
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,82 @@
+//! Calls of `posix_fadvise`, per process and advice, and what DONTNEED does to the page cache.
+//!
+//! | hook | kind | cost |
+//! |---|---|---|
+//! | `fadvise64` | fexit of `ksys_fadvise64_64` | event |
+//! | | kretprobe on it: of calls that wait at the same time the kernel may miss some | event |
+//! | | tracepoint `sys_exit_fadvise64`: without calls of 32-bit processes | every system call of the machine |
+//! | `mm_filemap_delete_from_page_cache` | tp_btf | event: tens of ns for each folio that leaves the page cache |
+//! | `mm_filemap_add_to_page_cache` | tp_btf | event: as much for each that enters, while evicted pages are remembered |
+//!
+//! `ksys_fadvise64_64` is what every system call of the kind goes through, the 32-bit ones too, before the descriptor is
+//! looked up. `vfs_fadvise` behind it does not see bad descriptors, and does see `readahead`, MADV_WILLNEED and overlayfs
+//! calling itself. io_uring goes around both hooks: its calls are not counted.
+//!
+//! Only the end of a call is hooked. Whoever needs to know that a task is within one looks at the registers with which it
+//! entered the kernel.
+
+mod decode;
+mod metrics;
+mod probe;
+mod skel;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Spec;
+use crate::bpf::plan::{Alternative, Hook};
+use crate::duration;
+use crate::status::HookKind;
+
+/// `collector.fadvise`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Pages that were evicted by DONTNEED are counted as read back if they come back within this time.
+    #[serde(with = "duration")]
+    pub read_back_window: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { read_back_window: Duration::from_secs(60) }
+    }
+}
+
+/// What this collector is.
+pub const SPEC: Spec = Spec {
+    name: "fadvise",
+    summary: "posix_fadvise calls by process and advice, and the pages that DONTNEED evicts from the page cache",
+    hooks: HOOKS,
+    enums: &[],
+    needs: None,
+    rank: 30,
+    families: metrics::ALL,
+    start: probe::start,
+};
+
+const HOOKS: &[Hook] = &[
+    Hook {
+        name: "fadvise64",
+        without: None,
+        alternatives: &[
+            Alternative::new(HookKind::Fexit, "fadvise_fexit", "ksys_fadvise64_64"),
+            Alternative::new(HookKind::Kprobe, "fadvise_return", "ksys_fadvise64_64")
+                .lacking("of many calls that wait for a disk at the same time some are not counted"),
+            Alternative::new(HookKind::Tracepoint, "fadvise_syscall", "syscalls/sys_exit_fadvise64")
+                .lacking("calls of 32-bit processes are not counted")
+                .taxing("about 40 ns of every system call of the machine"),
+        ],
+    },
+    Hook {
+        name: "mm_filemap_delete_from_page_cache",
+        without: Some("what DONTNEED evicts is not known"),
+        alternatives: &[Alternative::tp_btf("fadvise_evicted", "mm_filemap_delete_from_page_cache")],
+    },
+    Hook {
+        name: "mm_filemap_add_to_page_cache",
+        without: Some("what is read back after DONTNEED is not known"),
+        alternatives: &[Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache")],
+    },
+];

@@ -1,0 +1,231 @@
+//! Running: loads, attaches, reads. The one file of this collector that deals with libbpf.
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags};
+
+use super::decode;
+use super::metrics::{self, Families};
+use super::skel::types::{
+    bss, fadvise_block, fadvise_call, fadvise_call_key, fadvise_config, fadvise_effect, fadvise_failure,
+    fadvise_failure_key, who,
+};
+use super::skel::{FadviseSkel, FadviseSkelBuilder, OpenFadviseSkel};
+use crate::bpf::load::{self, LoadError};
+use crate::bpf::object;
+use crate::bpf::own;
+use crate::bpf::plain::{Plain, from_bytes};
+use crate::bpf::plan::Plan;
+use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::snapshot::{Descriptor, Family, Labels};
+use crate::status::{HookReport, MapReport, ProgramReport};
+
+/// Label sets, with `other` a power of two, as hash tables like it. Names of processes times seven advices.
+const MAX_CALLS: u32 = 2047;
+
+/// Names of processes, and what goes wrong with a few of them.
+const MAX_OTHERS: u32 = 1023;
+
+/// How many blocks are asked for at once.
+const BATCH: u32 = 1024;
+
+// SAFETY: generated from a C struct of integers without padding.
+unsafe impl Plain for fadvise_block {}
+
+// SAFETY: generated from C structs that begin with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
+unsafe impl Slot for fadvise_call {
+    type Key = fadvise_call_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for fadvise_failure {
+    type Key = fadvise_failure_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for fadvise_effect {
+    type Key = who;
+}
+
+struct Fadvise<'a> {
+    skel: FadviseSkel<'a>,
+    plan: Plan,
+    limits: Limits,
+    window_ns: u64,
+    calls: SlotTable<fadvise_call, Labels>,
+    failures: SlotTable<fadvise_failure, Labels>,
+    effects: SlotTable<fadvise_effect, Labels>,
+    /// Dropping them detaches.
+    links: Vec<Link>,
+}
+
+/// Loads and attaches.
+pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
+    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+        let mut open = FadviseSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
+        prepare(&mut open, plan, setup)?;
+        let skel = open.load()?;
+        let links = object::attach(skel.object(), plan)?;
+        Ok((skel, links))
+    })?;
+    let fadvise = Fadvise::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
+    Ok(Box::new(fadvise))
+}
+
+/// Everything that has to be settled before the kernel sees the programs.
+fn prepare(open: &mut OpenFadviseSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
+    let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
+    rodata.config = fadvise_config {
+        window_ns: if sees_reads(plan) { window_ns(setup) } else { 0 },
+        system_call: libc::SYS_fadvise64 as u32,
+        pad: 0,
+    };
+    let object = open.open_object_mut();
+    object::autoload(object, plan);
+    slots::size(object, "calls", setup.limits.max_series.min(MAX_CALLS))?;
+    slots::size(object, "failures", setup.limits.max_series.min(MAX_OTHERS))?;
+    slots::size(object, "effects", setup.limits.max_series.min(MAX_OTHERS))
+}
+
+fn sees_reads(plan: &Plan) -> bool {
+    plan.takes("fadvise_read_back")
+}
+
+fn window_ns(setup: &Setup<'_>) -> u64 {
+    u64::try_from(setup.config.fadvise.read_back_window.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl<'a> Fadvise<'a> {
+    fn new(setup: &Setup<'_>, skel: FadviseSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Fadvise<'a>> {
+        let object = skel.object();
+        Ok(Fadvise {
+            limits: setup.limits,
+            window_ns: window_ns(setup),
+            calls: SlotTable::new(object, "calls")?,
+            failures: SlotTable::new(object, "failures")?,
+            effects: SlotTable::new(object, "effects")?,
+            links,
+            skel,
+            plan,
+        })
+    }
+
+    /// A word that programs write to as well.
+    fn word(&self, of: impl Fn(&bss) -> &u64) -> &AtomicU64 {
+        let word: *const u64 = of(self.skel.maps.bss_data.as_deref().expect("the object has data"));
+        // SAFETY: an aligned word of the mapping, which lives as long as the skeleton; programs store whole words to it.
+        unsafe { AtomicU64::from_ptr(word.cast_mut()) }
+    }
+
+    /// Takes out the blocks whose time has come. One in which pages are evicted again right now may go with its news, which
+    /// then do not count as read back.
+    fn forget(&self, is_old: impl Fn(&fadvise_block) -> bool) -> libbpf_rs::Result<()> {
+        let blocks = &self.skel.maps.blocks;
+        let mut old = Vec::new();
+        for (key, value) in blocks.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
+            if is_old(&from_bytes(&value)) {
+                old.push(key);
+            }
+        }
+        for key in old {
+            blocks.delete(&key)?;
+            self.word(|data| &data.blocks_held).fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Has the programs look for nothing any more, when there is nothing that could be read back in time.
+    fn rest(&self, now_ns: u64) {
+        let remembered = self.word(|data| &data.remembered_ns);
+        let last = remembered.load(Ordering::SeqCst);
+        if now_ns.saturating_sub(last) > self.window_ns {
+            // Unless something was evicted at this moment.
+            let _ = remembered.compare_exchange(last, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Collector for Fadvise<'_> {
+    fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
+        let mapping = CollectError::during("mapping the series");
+        let mut families = Families::new(sees_reads(&self.plan));
+        for (slot, c, memory) in self.calls.live().map_err(&mapping)? {
+            families.call(memory.get_or_insert_with(|| decode::call(slot, &c.key)), &c);
+        }
+        for (slot, f, memory) in self.failures.live().map_err(&mapping)? {
+            families.failure(memory.get_or_insert_with(|| decode::failure(slot, &f.key)), &f);
+        }
+        for (slot, e, memory) in self.effects.live().map_err(&mapping)? {
+            families.effect(memory.get_or_insert_with(|| decode::effect(slot, &e.key)), &e);
+        }
+        Ok(families.finish())
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        let window_ns = self.window_ns;
+        let forgetting = CollectError::during("forgetting evicted pages");
+        self.forget(|block| now_ns.saturating_sub(block.evicted_ns) > window_ns).map_err(forgetting)?;
+        self.rest(now_ns);
+        let ttl_ns = self.limits.idle_ttl.as_nanos() as u64;
+        let idle = |last_ns: u64, ttl_ns: u64| now_ns.saturating_sub(last_ns) > ttl_ns;
+        let expiring = CollectError::during("expiring idle series");
+        self.calls.expire(|c| idle(c.head.last_ns, ttl_ns), |_, _| ()).map_err(&expiring)?;
+        self.failures.expire(|f| idle(f.head.last_ns, ttl_ns), |_, _| ()).map_err(&expiring)?;
+        // Blocks point to these, and count for as long as they are recent.
+        self.effects.expire(|e| idle(e.head.last_ns, ttl_ns.max(window_ns)), |_, _| ()).map_err(&expiring)
+    }
+
+    fn pause(&mut self) {
+        self.links.clear();
+    }
+
+    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
+        // Pages may have come and gone.
+        self.forget(|_| true).map_err(CollectError::during("forgetting evicted pages"))?;
+        let resuming = "attaching the BPF programs again";
+        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
+        Ok(())
+    }
+
+    fn hooks(&self) -> Vec<HookReport> {
+        self.plan.reports()
+    }
+
+    fn missing(&self) -> String {
+        self.plan.missing()
+    }
+
+    fn programs(&self) -> Vec<ProgramReport> {
+        object::costs(self.skel.object())
+    }
+
+    fn maps(&self) -> Vec<MapReport> {
+        let blocks = &self.skel.maps.blocks;
+        vec![
+            self.calls.report(),
+            self.failures.report(),
+            self.effects.report(),
+            MapReport {
+                name: "blocks".to_owned(),
+                entries: Some(self.word(|data| &data.blocks_held).load(Ordering::Relaxed)),
+                bytes: own::map_bytes(blocks).unwrap_or(0),
+                full: Some(self.word(|data| &data.forgotten).load(Ordering::Relaxed)),
+            },
+        ]
+    }
+
+    fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
+        let tables = [
+            (metrics::OF_CALL, self.calls.folded()),
+            (metrics::OF_FAILURE, self.failures.folded()),
+            (metrics::OF_EFFECT, self.effects.folded()),
+        ];
+        tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
+    }
+
+    fn audit(&mut self) -> Vec<Audit> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,172 @@
+//! Running: loads, attaches, reads the counters. The one file of this collector that deals with libbpf.
+
+use std::mem::MaybeUninit;
+
+use libbpf_rs::Link;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::decode;
+use super::devices::Devices;
+use super::metrics::{self, Families, Known};
+use super::skel::types::{
+    page_cache_pages, page_cache_pages_counts, page_cache_pages_key, page_cache_reader, page_cache_reader_counts, who,
+};
+use super::skel::{OpenPageCacheSkel, PageCacheSkel, PageCacheSkelBuilder};
+use crate::bpf::load::{self, LoadError};
+use crate::bpf::object;
+use crate::bpf::plain::Plain;
+use crate::bpf::plan::Plan;
+use crate::bpf::slots::{self, Counts, CpuTable, Slot};
+use crate::collectors::{Audit, CollectError, Collector, Objects, Setup};
+use crate::snapshot::{Descriptor, Family, Labels};
+use crate::status::{HookReport, MapReport, ProgramReport};
+
+/// Every CPU has counters of its own, and there are no more label sets than processes with a name of their own that
+/// read or write, for each device: this many are plenty.
+const MAX_PAGES: u32 = 2048;
+const MAX_READERS: u32 = 1024;
+
+// SAFETY: generated from C structs that begin with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
+unsafe impl Slot for page_cache_pages {
+    type Key = page_cache_pages_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for page_cache_reader {
+    type Key = who;
+}
+// SAFETY: generated from a C struct of integers without padding.
+unsafe impl Plain for page_cache_pages_counts {}
+// SAFETY: as above.
+unsafe impl Plain for page_cache_reader_counts {}
+// SAFETY: `struct slot_use` comes first, as SLOT_TABLE_PERCPU asserts, then counters of 64 bits.
+unsafe impl Counts for page_cache_pages_counts {}
+// SAFETY: as above.
+unsafe impl Counts for page_cache_reader_counts {}
+
+struct PageCache<'a> {
+    skel: PageCacheSkel<'a>,
+    plan: Plan,
+    /// Dropping them detaches.
+    links: Vec<Link>,
+    pages: CpuTable<page_cache_pages, page_cache_pages_counts, Labels>,
+    readers: CpuTable<page_cache_reader, page_cache_reader_counts, Labels>,
+    devices: Devices,
+    known: Known,
+    idle_ttl_ns: u64,
+}
+
+/// Loads and attaches. What is in the page cache by then was added before, and is not counted.
+pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
+    let hooks = super::HOOKS.iter().filter(|hook| setup.config.wants(hook));
+    let mut plan = Plan::new(hooks, setup.kernel, setup.named);
+    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+        let mut open = PageCacheSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
+        prepare(&mut open, plan, setup)?;
+        let skel = open.load()?;
+        let links = object::attach(skel.object(), plan)?;
+        Ok((skel, links))
+    })?;
+    let page_cache = PageCache::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
+    Ok(Box::new(page_cache))
+}
+
+/// Everything that has to be settled before the kernel sees the programs.
+fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
+    let page_size = sysconf(SysconfVar::PAGE_SIZE).map_err(std::io::Error::from)?.expect("pages have a size");
+    let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
+    rodata.page_shift = page_size.ilog2();
+    let object = open.open_object_mut();
+    object::autoload(object, plan);
+    object::open_map(object, "read_steps")?.set_autocreate(counts_lookups(plan))?;
+    slots::size_percpu(object, "pages", setup.limits.max_series.min(MAX_PAGES))?;
+    slots::size_percpu(object, "readers", setup.limits.max_series.min(MAX_READERS))
+}
+
+fn counts_lookups(plan: &Plan) -> bool {
+    ["page_cache_lookup", "page_cache_lookup_fexit"].iter().any(|program| plan.takes(program))
+}
+
+/// What the hooks that are in use tell.
+fn known(plan: &Plan) -> Known {
+    let any = |programs: &[&str]| programs.iter().any(|program| plan.takes(program));
+    Known {
+        dirtied: any(&["page_cache_dirtied", "page_cache_dirtied_page"]),
+        misses: any(&["page_cache_missed", "page_cache_missed_fentry", "page_cache_missed_kprobe"]),
+        lookups: counts_lookups(plan),
+    }
+}
+
+impl<'a> PageCache<'a> {
+    fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Self> {
+        let object = skel.object();
+        Ok(PageCache {
+            pages: CpuTable::new(object, "pages")?,
+            readers: CpuTable::new(object, "readers")?,
+            devices: Devices::default(),
+            known: known(&plan),
+            idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
+            links,
+            skel,
+            plan,
+        })
+    }
+}
+
+impl Collector for PageCache<'_> {
+    fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
+        let reading = CollectError::during("reading the counters of the page cache");
+        let mut families = Families::default();
+        for (slot, pages, counts, memory) in self.pages.live().map_err(&reading)? {
+            let devices = &mut self.devices;
+            families.pages(memory.get_or_insert_with(|| decode::pages(slot, &pages.key, devices)), &counts);
+        }
+        for (slot, reader, counts, memory) in self.readers.live().map_err(&reading)? {
+            families.reader(memory.get_or_insert_with(|| decode::reader(slot, &reader.key)), &counts);
+        }
+        Ok(families.finish(self.known))
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        let idle = |last_ns: u64| now_ns.saturating_sub(last_ns) > self.idle_ttl_ns;
+        let expiring = CollectError::during("expiring idle series");
+        self.pages.expire(idle).map_err(&expiring)?;
+        self.readers.expire(idle).map_err(&expiring)
+    }
+
+    fn pause(&mut self) {
+        self.links.clear();
+    }
+
+    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
+        let resuming = "attaching the BPF programs again";
+        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
+        Ok(())
+    }
+
+    fn hooks(&self) -> Vec<HookReport> {
+        self.plan.reports()
+    }
+
+    fn missing(&self) -> String {
+        self.plan.missing()
+    }
+
+    fn programs(&self) -> Vec<ProgramReport> {
+        object::costs(self.skel.object())
+    }
+
+    fn maps(&self) -> Vec<MapReport> {
+        vec![self.pages.report(), self.readers.report()]
+    }
+
+    fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
+        let tables = [(metrics::OF_PAGES, self.pages.folded()), (metrics::OF_READERS, self.readers.folded())];
+        tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
+    }
+
+    /// The kernel's nr_file_pages has tmpfs in it, and what was there before.
+    fn audit(&mut self) -> Vec<Audit> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,164 @@
+//! Running: loads, attaches, reads the slots. The one file of this collector that deals with libbpf.
+
+use std::mem::MaybeUninit;
+
+use libbpf_rs::Link;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+
+use super::decode::{Decoder, RESET_REASONS};
+use super::metrics::{self, Families};
+use super::skel::types::{
+    retransmit_key, retransmit_reset_key, retransmit_resets, retransmit_segments, retransmit_timeouts,
+};
+use super::skel::{OpenRetransmitSkel, RetransmitSkel, RetransmitSkelBuilder};
+use crate::bpf::load::{self, LoadError};
+use crate::bpf::object;
+use crate::bpf::plan::Plan;
+use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::snapshot::{Descriptor, Family, Labels};
+use crate::status::{HookReport, MapReport, ProgramReport};
+
+/// Most label sets of each table, whatever `metrics.max_series` allows: few connections are in trouble at a time. With
+/// `other` they fill whole pages and buckets; all maps together take about 0.7 MiB.
+const MAX_SEGMENTS: u32 = 4095;
+const MAX_TIMEOUTS: u32 = 2047;
+const MAX_RESETS: u32 = 2047;
+
+// SAFETY: generated from C structs that begin with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
+unsafe impl Slot for retransmit_segments {
+    type Key = retransmit_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for retransmit_timeouts {
+    type Key = retransmit_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for retransmit_resets {
+    type Key = retransmit_reset_key;
+}
+
+struct Retransmit<'a> {
+    skel: RetransmitSkel<'a>,
+    plan: Plan,
+    decoder: Decoder,
+    limits: Limits,
+    tick_ns: u64,
+    segments: SlotTable<retransmit_segments, Labels>,
+    timeouts: SlotTable<retransmit_timeouts, Labels>,
+    resets: SlotTable<retransmit_resets, Labels>,
+    /// Dropping them detaches.
+    links: Vec<Link>,
+}
+
+/// Loads and attaches.
+pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
+    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+        let mut open = RetransmitSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
+        prepare(&mut open, plan, setup)?;
+        let skel = open.load()?;
+        let links = object::attach(skel.object(), plan)?;
+        Ok((skel, links))
+    })?;
+    let retransmit = Retransmit::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
+    Ok(Box::new(retransmit))
+}
+
+/// Everything that has to be settled before the kernel sees the programs.
+fn prepare(open: &mut OpenRetransmitSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
+    let object = open.open_object_mut();
+    object::autoload(object, plan);
+    setup.shared.lend_sockets(object)?;
+    for (table, most) in [("segments", MAX_SEGMENTS), ("timeouts", MAX_TIMEOUTS), ("resets", MAX_RESETS)] {
+        slots::size(object, table, setup.limits.max_series.min(most))?;
+    }
+    Ok(())
+}
+
+impl<'a> Retransmit<'a> {
+    fn new(
+        setup: &Setup<'_>,
+        skel: RetransmitSkel<'a>,
+        links: Vec<Link>,
+        plan: Plan,
+    ) -> libbpf_rs::Result<Retransmit<'a>> {
+        let object = skel.object();
+        Ok(Retransmit {
+            decoder: Decoder::new(setup.kernel.enumeration(RESET_REASONS)),
+            limits: setup.limits,
+            tick_ns: setup.kernel.tick_ns,
+            segments: SlotTable::new(object, "segments")?,
+            timeouts: SlotTable::new(object, "timeouts")?,
+            resets: SlotTable::new(object, "resets")?,
+            links,
+            skel,
+            plan,
+        })
+    }
+}
+
+impl Collector for Retransmit<'_> {
+    fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
+        let mapping = CollectError::during("mapping the series");
+        let decoder = &self.decoder;
+        let mut families = Families::new();
+        for (slot, s, memory) in self.segments.live().map_err(&mapping)? {
+            families.segments(memory.get_or_insert_with(|| decoder.segments(slot, &s.key)), &s);
+        }
+        for (slot, t, memory) in self.timeouts.live().map_err(&mapping)? {
+            families.timeout(memory.get_or_insert_with(|| decoder.timeouts(slot, &t.key)), &t, self.tick_ns);
+        }
+        for (slot, r, memory) in self.resets.live().map_err(&mapping)? {
+            families.resets(memory.get_or_insert_with(|| decoder.resets(slot, &r.key)), &r);
+        }
+        Ok(families.finish())
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        let ttl_ns = self.limits.idle_ttl.as_nanos() as u64;
+        let idle = |last_ns: u64| now_ns.saturating_sub(last_ns) > ttl_ns;
+        let expiring = CollectError::during("expiring idle series");
+        self.segments.expire(|s| idle(s.head.last_ns), |_, _| ()).map_err(&expiring)?;
+        self.timeouts.expire(|t| idle(t.head.last_ns), |_, _| ()).map_err(&expiring)?;
+        self.resets.expire(|r| idle(r.head.last_ns), |_, _| ()).map_err(&expiring)
+    }
+
+    fn pause(&mut self) {
+        self.links.clear();
+    }
+
+    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
+        let resuming = "attaching the BPF programs again";
+        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
+        Ok(())
+    }
+
+    fn hooks(&self) -> Vec<HookReport> {
+        self.plan.reports()
+    }
+
+    fn missing(&self) -> String {
+        self.plan.missing()
+    }
+
+    fn programs(&self) -> Vec<ProgramReport> {
+        object::costs(self.skel.object())
+    }
+
+    fn maps(&self) -> Vec<MapReport> {
+        vec![self.segments.report(), self.timeouts.report(), self.resets.report()]
+    }
+
+    fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
+        vec![
+            (&metrics::SEGMENTS, self.segments.folded()),
+            (&metrics::TIMEOUT, self.timeouts.folded()),
+            (&metrics::RESETS, self.resets.folded()),
+        ]
+    }
+
+    fn audit(&mut self) -> Vec<Audit> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,340 @@
+//! The page-cache collector against what mincore(2) says, and against what the workload itself knows.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use ebpf_sidecar::collectors::Config;
+use nix::libc::{POSIX_FADV_DONTNEED, POSIX_FADV_NORMAL, POSIX_FADV_RANDOM};
+
+use crate::disk::{Disk, Mapped, PAGE, advise, open, read_directly};
+use crate::fixture::{Metrics, Sidecar, Wish, run};
+
+const ADDED: &str = "sidecar_page_cache_added_pages_total";
+const EVICTED: &str = "sidecar_page_cache_evicted_pages_total";
+const DIRTIED: &str = "sidecar_page_cache_dirtied_pages_total";
+const MISSES: &str = "sidecar_page_cache_readahead_misses_total";
+const LOOKUPS: &str = "sidecar_page_cache_lookups_total";
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 32 * MIB;
+const PAGES: u64 = (SIZE / PAGE) as u64;
+
+fn wish(lookups: bool) -> Wish {
+    let mut config = Config::default();
+    config.page_cache.lookups = lookups;
+    Wish { modules: vec!["page-cache"], config, ..Wish::default() }
+}
+
+/// Gives this process a name that no other has, for as long as this lives.
+struct Named {
+    name: String,
+    before: String,
+}
+
+impl Named {
+    fn new() -> Named {
+        let pid = std::process::id();
+        let before = fs::read_to_string(leader()).unwrap();
+        let named = Named { name: format!("reader-{pid}"), before };
+        fs::write(leader(), &named.name).unwrap();
+        named
+    }
+
+    fn labels(&self) -> [(&str, &str); 1] {
+        [("comm", self.name.as_str())]
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = fs::write(leader(), self.before.trim());
+    }
+}
+
+fn leader() -> String {
+    let pid = std::process::id();
+    format!("/proc/self/task/{pid}/comm")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pages {
+    added: u64,
+    evicted: u64,
+    dirtied: u64,
+}
+
+fn pages(added: u64, evicted: u64, dirtied: u64) -> Pages {
+    Pages { added, evicted, dirtied }
+}
+
+/// What happens to one file on a disk on which nothing else happens.
+struct Watch {
+    sidecar: Sidecar,
+    disk: Disk,
+    last: Pages,
+    /// Added less evicted since the file is there.
+    balance: i64,
+}
+
+impl Watch {
+    fn new(disk: Disk) -> Watch {
+        let mut watch = Watch { sidecar: Sidecar::start(wish(false)), disk, last: pages(0, 0, 0), balance: 0 };
+        watch.last = watch.total();
+        watch
+    }
+
+    fn total(&self) -> Pages {
+        let metrics = self.sidecar.snapshot();
+        let sum = |family| metrics.sum(family, &[("device", &self.disk.device)]);
+        pages(sum(ADDED), sum(EVICTED), sum(DIRTIED))
+    }
+
+    /// What happened since this was last called.
+    fn step(&mut self) -> Pages {
+        let now = self.total();
+        let gain = pages(now.added - self.last.added, now.evicted - self.last.evicted, now.dirtied - self.last.dirtied);
+        self.last = now;
+        self.balance += gain.added as i64 - gain.evicted as i64;
+        gain
+    }
+
+    /// As [`Watch::step`], and holds the balance against mincore.
+    #[track_caller]
+    fn step_of(&mut self, file: &File) -> Pages {
+        let gain = self.step();
+        assert_eq!(self.balance, Mapped::new(file).resident() as i64, "what is in the page cache, after {gain:?}");
+        gain
+    }
+}
+
+/// Writes all but the first page of a new file. The first page, which was written before, has dirtied what the file
+/// system keeps of the file in the page cache of the device (ext4 does so), and that is not dirtied again.
+fn write_rest(file: &File) {
+    file.write_all_at(&vec![1; MIB - PAGE], PAGE as u64).unwrap();
+    (1..SIZE / MIB).for_each(|at| file.write_all_at(&vec![1; MIB], (at * MIB) as u64).unwrap());
+}
+
+fn read_all(file: &File, step: usize) {
+    let mut buffer = vec![0; step];
+    (0..SIZE / step).for_each(|at| file.read_exact_at(&mut buffer, (at * step) as u64).unwrap());
+}
+
+/// Numbers below `PAGES` in an order without a pattern, some more than once.
+fn scattered(count: usize) -> Vec<u64> {
+    let mut state = 1u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % PAGES
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn read_scattered(file: &File, order: &[u64]) {
+    let mut buffer = [0; PAGE];
+    order.iter().for_each(|page| file.read_exact_at(&mut buffer, page * PAGE as u64).unwrap());
+}
+
+fn distinct(order: &[u64]) -> u64 {
+    order.iter().collect::<BTreeSet<_>>().len() as u64
+}
+
+/// Clean, and not in the page cache.
+fn make_cold(file: &File) {
+    file.sync_all().unwrap();
+    advise(file, POSIX_FADV_DONTNEED);
+}
+
+fn every_page_is_counted_once(kind: &str) {
+    let mut watch = Watch::new(Disk::new(kind));
+    let path = watch.disk.path("file");
+    let file = open(&path);
+    file.write_all_at(&[1; PAGE], 0).unwrap();
+    watch.step();
+    watch.balance = 1;
+
+    write_rest(&file);
+    assert_eq!(watch.step_of(&file), pages(PAGES - 1, 0, PAGES - 1), "written");
+
+    file.sync_all().unwrap();
+    watch.step(); // Where the file lies on the disk is looked up and written now.
+    watch.balance = PAGES as i64;
+    advise(&file, POSIX_FADV_DONTNEED);
+    assert_eq!(watch.step_of(&file), pages(0, PAGES, 0), "dropped by POSIX_FADV_DONTNEED");
+
+    read_all(&file, MIB);
+    assert_eq!(watch.step_of(&file), pages(PAGES, 0, 0), "read in order, cold");
+    for step in [MIB, PAGE, 128] {
+        read_all(&file, step);
+        assert_eq!(watch.step_of(&file), pages(0, 0, 0), "read again, {step} bytes at a time");
+    }
+
+    make_cold(&file);
+    assert_eq!(watch.step_of(&file), pages(0, PAGES, 0), "dropped again");
+    read_directly(&path, 8 * MIB);
+    assert_eq!(watch.step_of(&file), pages(0, 0, 0), "read past the page cache");
+
+    advise(&file, POSIX_FADV_RANDOM);
+    let order = scattered(1000);
+    read_scattered(&file, &order);
+    assert_eq!(watch.step_of(&file), pages(distinct(&order), 0, 0), "read in no order");
+    advise(&file, POSIX_FADV_NORMAL);
+
+    let cached = distinct(&order);
+    Mapped::new(&file).touch();
+    assert_eq!(watch.step_of(&file), pages(PAGES - cached, 0, 0), "the rest touched in memory");
+    Mapped::new(&file).touch();
+    assert_eq!(watch.step_of(&file), pages(0, 0, 0), "touched again");
+
+    // In the middle of a large folio, if there are any. What it costs the file system to note that is not looked at.
+    let left = PAGES / 2 + 3;
+    file.set_len(left * PAGE as u64).unwrap();
+    let cut = watch.step_of(&file);
+    assert_eq!((cut.added, cut.evicted), (0, PAGES - left), "truncated");
+    fs::remove_file(&path).unwrap();
+    drop(file);
+    let removed = watch.step();
+    assert_eq!((removed.added, removed.evicted), (0, left), "unlinked");
+}
+
+#[test]
+fn every_page_is_counted_once_on_ext4() {
+    every_page_is_counted_once("ext4");
+}
+
+/// Which has had large folios since 5.18.
+#[test]
+fn every_page_is_counted_once_on_xfs() {
+    every_page_is_counted_once("xfs");
+}
+
+#[test]
+fn reads_that_had_to_wait_are_counted() {
+    let (named, disk) = (Named::new(), Disk::new("ext4"));
+    let file = open(&disk.path("file"));
+    file.write_all_at(&vec![1; SIZE], 0).unwrap();
+    make_cold(&file);
+    let sidecar = Sidecar::start(wish(false));
+    assert_eq!(sidecar.snapshot().0.modules.iter().find(|module| module.name == "page-cache").unwrap().reason, "");
+    advise(&file, POSIX_FADV_RANDOM);
+    let order = scattered(1000);
+    let misses = || sidecar.snapshot().sum(MISSES, &named.labels());
+    read_scattered(&file, &order);
+    assert_eq!(misses(), distinct(&order), "cold");
+    read_scattered(&file, &order);
+    assert_eq!(misses(), distinct(&order), "warm");
+    assert_eq!(sidecar.snapshot().count(LOOKUPS, &[]), 0, "nobody asked for lookups");
+}
+
+#[test]
+fn lookups_are_the_pages_that_reads_ask_for() {
+    let (named, disk) = (Named::new(), Disk::new("ext4"));
+    let file = open(&disk.path("file"));
+    // Half a page less, so that the last read asks for more than there is.
+    file.write_all_at(&vec![1; SIZE - PAGE / 2], 0).unwrap();
+    make_cold(&file);
+    let sidecar = Sidecar::start(wish(true));
+    let mut before = 0;
+    let mut lookups = |what: &str, wanted: u64| {
+        let now = sidecar.snapshot().sum(LOOKUPS, &named.labels());
+        assert_eq!(now - before, wanted, "{what}");
+        before = now;
+    };
+    let read = |size: usize, at: usize| file.read_at(&mut vec![0; size], at as u64).unwrap();
+    for what in ["cold", "warm"] {
+        (0..SIZE / MIB).for_each(|mib| assert!(read(MIB, mib * MIB) > 0));
+        lookups(&format!("1 MiB at a time, {what}"), PAGES);
+    }
+    (0..SIZE / PAGE).for_each(|page| assert!(read(PAGE, page * PAGE) > 0));
+    lookups("4 KiB at a time", PAGES);
+    (0..10_000).for_each(|_| assert_eq!(read(100, 0), 100));
+    lookups("the same page again and again", 10_000);
+    let order = scattered(1000);
+    order.iter().for_each(|page| assert!(read(PAGE, *page as usize * PAGE) > 0));
+    lookups("in no order", 1000);
+    assert_eq!(read(4 * PAGE, PAGE / 2), 4 * PAGE);
+    lookups("five pages, for four that are not aligned", 5);
+    assert_eq!((read(PAGE, PAGE / 2), read(100, PAGE)), (PAGE, 100));
+    lookups("a read that ends where the one before ended", 3);
+    assert_eq!(read(PAGE, SIZE), 0);
+    lookups("beyond the end", 0);
+}
+
+#[test]
+fn pages_belong_to_the_process_that_acts() {
+    let disk = Disk::new("ext4");
+    let path = disk.path("file");
+    open(&path).write_all(&vec![1; MIB]).unwrap();
+    make_cold(&open(&path));
+    let sidecar = Sidecar::start(wish(false));
+    run(&format!("dd if={} of=/dev/null bs=4096", path.display()));
+    let labels = [("comm", "dd"), ("device", disk.device.as_str())];
+    assert_eq!(sidecar.snapshot().sum(ADDED, &labels), (MIB / PAGE) as u64);
+    assert_eq!(sidecar.snapshot().sum(ADDED, &labels[1..]), (MIB / PAGE) as u64);
+}
+
+/// The pages of a block device itself count as what they are, not as the kernel's file system of all block devices.
+#[test]
+fn a_block_device_counts_as_itself() {
+    let disk = Disk::new("ext4");
+    let device = File::open(format!("/dev/{}", disk.device)).unwrap();
+    make_cold(&device);
+    let sidecar = Sidecar::start(wish(false));
+    let labels = [("device", disk.device.as_str())];
+    let before = sidecar.snapshot().sum(ADDED, &labels);
+    let far = 200 * MIB as u64; // nothing of the file system is there
+    advise(&device, POSIX_FADV_RANDOM);
+    device.read_exact_at(&mut vec![0; MIB], far).unwrap();
+    assert_eq!(sidecar.snapshot().sum(ADDED, &labels) - before, (MIB / PAGE) as u64);
+}
+
+/// Of memory that looks like a file the kernel tells when pages go, but not when they come.
+#[test]
+fn tmpfs_is_left_out() {
+    let sidecar = Sidecar::start(wish(false));
+    let path = Path::new("/dev/shm").join(format!("sidecar-{}", std::process::id()));
+    let mut file = open(&path);
+    file.write_all(&vec![1; 4 * MIB]).unwrap();
+    let device = file.metadata().unwrap().dev();
+    drop(file);
+    fs::remove_file(&path).unwrap();
+    let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let metrics = sidecar.snapshot();
+    assert_eq!([ADDED, EVICTED, DIRTIED].map(|family| metrics.count(family, &[("device", &device)])), [0; 3]);
+}
+
+/// The kernel's own count is of the whole machine, on which others work too: some moment has to be quiet.
+#[test]
+fn the_sum_over_devices_is_the_kernels_own_count() {
+    let disk = Disk::new("ext4");
+    let file = open(&disk.path("file"));
+    file.write_all_at(&vec![1; SIZE], 0).unwrap();
+    let sidecar = Sidecar::start(wish(false));
+    let balance = |metrics: &Metrics| metrics.sum(ADDED, &[]) as i64 - metrics.sum(EVICTED, &[]) as i64;
+    let mut tries = Vec::new();
+    for _ in 0..50 {
+        make_cold(&file);
+        let (ours, kernels) = (balance(&sidecar.snapshot()), file_pages());
+        read_all(&file, MIB);
+        let gain = (balance(&sidecar.snapshot()) - ours, file_pages() - kernels);
+        if gain == (PAGES as i64, PAGES as i64) {
+            return;
+        }
+        tries.push(gain);
+    }
+    panic!("never the same: {tries:?}");
+}
+
+/// Pages of files in the page cache, from /proc/vmstat; tmpfs and the swap cache are counted among them.
+fn file_pages() -> i64 {
+    // Brings what each CPU still has for itself to the sums.
+    fs::read_to_string("/proc/sys/vm/stat_refresh").unwrap();
+    let text = fs::read_to_string("/proc/vmstat").unwrap();
+    let value = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(found, _)| *found == name).map_or(0, |(_, value)| value.parse::<i64>().unwrap())
+    };
+    value("nr_file_pages") - value("nr_shmem") - value("nr_swapcached")
+}
