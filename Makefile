@@ -6,6 +6,7 @@ export CARGO_TARGET_DIR := target
 HOST := $(shell uname -r)
 TIERS := unit kernel e2e vm
 KERNELS :=
+FILTER :=
 SCRIPTS = $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
 STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
@@ -39,16 +40,16 @@ test-unit: deps ## run the tests that need no root
 	tests/tier unit $(HOST) cargo test --no-fail-fast
 
 .PHONY: test-kernel
-test-kernel: deps ## run the tests of the BPF programs, as root, on this kernel
-	tests/tier kernel $(HOST) tests/kernel/run
+test-kernel: deps ## run the tests of the BPF programs, as root, on this kernel; with FILTER=tcp:: only those
+	tests/tier kernel $(HOST) tests/kernel/run $(FILTER)
 
 .PHONY: test-e2e
 test-e2e: build ## run the tests of the release binary, as root, from outside
 	tests/tier e2e $(HOST) tests/e2e/run.sh
 
 .PHONY: test-vm
-test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."
-	tests/vm/run $(KERNELS)
+test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."; FILTER as there
+	FILTER=$(FILTER) tests/vm/run $(KERNELS)
 
 # The kernel tests are named apart because plain cargo commands leave them out.
 .PHONY: lint

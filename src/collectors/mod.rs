@@ -4,6 +4,7 @@ pub mod drops;
 pub mod fadvise;
 pub mod labels;
 pub mod page_cache;
+pub mod reclaim;
 pub mod retransmit;
 pub mod tcp;
 
@@ -25,7 +26,8 @@ use crate::snapshot::{Descriptor, Family};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
-pub const ALL: &[&Spec] = &[&tcp::SPEC, &retransmit::SPEC, &fadvise::SPEC, &page_cache::SPEC, &drops::SPEC];
+pub const ALL: &[&Spec] =
+    &[&tcp::SPEC, &retransmit::SPEC, &fadvise::SPEC, &page_cache::SPEC, &reclaim::SPEC, &drops::SPEC];
 
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

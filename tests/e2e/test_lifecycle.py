@@ -33,7 +33,7 @@ def test_nothing_stays_in_the_kernel(sidecar, load, how):
         daemon = sidecar()
         daemon.page()
         ids = owned(daemon.pid)
-        assert len(ids["prog"]) == len(ids["link"]) == 4
+        assert len(ids["prog"]) == len(ids["link"]) > 0
         assert len(ids["map"]) > 10
         assert left(ids) == {kind: ids[kind] for kind in ids}
         assert daemon.stop(how) == (0 if how == signal.SIGTERM else -how)

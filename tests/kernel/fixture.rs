@@ -146,6 +146,15 @@ impl Metrics {
             .find_map(|value| if let Value::Histogram(value) = value { Some(Arc::clone(value)) } else { None })
     }
 
+    pub fn histograms<'a>(
+        &'a self,
+        family: &'a str,
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = &'a Histogram> {
+        self.values(family, labels)
+            .filter_map(|value| if let Value::Histogram(value) = value { Some(&**value) } else { None })
+    }
+
     /// Every counter by name and labels, to be compared between snapshots.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let counter = |family: &&ebpf_sidecar::snapshot::Family| family.descriptor.name.ends_with("_total");
@@ -184,6 +193,13 @@ pub fn in_process(name: &str, body: impl FnOnce()) -> Pid {
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
     }
+}
+
+/// The number of that name in lines of a name and a number.
+pub fn number(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let found = lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok())?);
+    found.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// Two network namespaces joined by a veth pair: `a` has 10.199.0.1 and fd99::1, `b` has .2 and ::2.

@@ -1,0 +1,146 @@
+//! Running: loads, attaches, reads. The one file of this collector that deals with libbpf.
+
+use std::mem::MaybeUninit;
+
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore};
+
+use super::decode;
+use super::metrics::{self, Families};
+use super::skel::types::{reclaim_key, reclaim_stall};
+use super::skel::{OpenReclaimSkel, ReclaimSkel, ReclaimSkelBuilder};
+use super::vmstat::{self, Vmstat};
+use crate::bpf::load::{self, LoadError};
+use crate::bpf::object;
+use crate::bpf::own;
+use crate::bpf::plan::Plan;
+use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::snapshot::{Descriptor, Family, Labels};
+use crate::status::{HookReport, MapReport, ProgramReport};
+
+/// A histogram takes 1.7 kB a slot, and there is one for each process name and scope: this many are plenty.
+const MAX_STALLS: u32 = 512;
+
+/// What is missing where the kernel counts the reclaim of cgroups among the rest.
+const CGROUPS_UNTOLD: &str =
+    "pages that are reclaimed for cgroups are counted by this kernel among direct and proactive, and not apart";
+
+// SAFETY: generated from a C struct that begins with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
+unsafe impl Slot for reclaim_stall {
+    type Key = reclaim_key;
+}
+
+struct Reclaim<'a> {
+    skel: ReclaimSkel<'a>,
+    plan: Plan,
+    limits: Limits,
+    stalls: SlotTable<reclaim_stall, Labels>,
+    vmstat: Vmstat,
+    tells_cgroups: bool,
+    /// Dropping them detaches.
+    links: Vec<Link>,
+}
+
+/// Loads and attaches; the kernel's own counters count from here on.
+pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
+    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+        let mut open = ReclaimSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
+        prepare(&mut open, plan, setup)?;
+        let skel = open.load()?;
+        let links = object::attach(skel.object(), plan)?;
+        Ok((skel, links))
+    })?;
+    let stalls = SlotTable::new(skel.object(), "stalls").map_err(LoadError::during("mapping the BPF maps"))?;
+    let tells_cgroups = vmstat::tells_cgroups(setup.kernel.enumeration(vmstat::NODE_STATS));
+    let io = |source: std::io::Error| LoadError::during("reading /proc/vmstat")(source.into());
+    let vmstat = Vmstat::new(tells_cgroups).map_err(io)?;
+    Ok(Box::new(Reclaim { skel, plan, limits: setup.limits, stalls, vmstat, tells_cgroups, links }))
+}
+
+/// Everything that has to be settled before the kernel sees the programs.
+fn prepare(open: &mut OpenReclaimSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
+    let object = open.open_object_mut();
+    object::autoload(object, plan);
+    slots::size(object, "stalls", setup.limits.max_series.min(MAX_STALLS))
+}
+
+impl Reclaim<'_> {
+    /// Programs write to it at any time: some value that it had during the call.
+    fn marks_full(&self) -> u64 {
+        let full = &raw const self.skel.maps.bss_data.as_ref().expect("the object has data").marks_full;
+        // SAFETY: mapped for as long as the skeleton lives.
+        unsafe { full.read_volatile() }
+    }
+
+    /// Threads that reclaim right now, or did when the programs were detached.
+    fn marked(&self) -> Vec<Vec<u8>> {
+        self.skel.maps.marks.keys().collect()
+    }
+}
+
+impl Collector for Reclaim<'_> {
+    fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
+        let mut families = Families::new();
+        for (slot, stall, memory) in self.stalls.live().map_err(CollectError::during("mapping the series"))? {
+            families.stall(memory.get_or_insert_with(|| decode::stall(slot, &stall.key)), &stall);
+        }
+        for (key, &pages) in self.vmstat.gained().map_err(CollectError::during("reading /proc/vmstat"))? {
+            families.pages(key, pages);
+        }
+        Ok(families.finish())
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        let ttl_ns = self.limits.idle_ttl.as_nanos() as u64;
+        let idle = |stall: &reclaim_stall| now_ns.saturating_sub(stall.head.last_ns) > ttl_ns;
+        self.stalls.expire(idle, |_, _| ()).map_err(CollectError::during("expiring idle series"))
+    }
+
+    fn pause(&mut self) {
+        self.links.clear();
+    }
+
+    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
+        let resuming = CollectError::during("attaching the BPF programs again");
+        // The ends of these were missed.
+        for thread in self.marked() {
+            self.skel.maps.marks.delete(&thread).map_err(&resuming)?;
+        }
+        self.links = object::attach(self.skel.object(), &self.plan).map_err(&resuming)?;
+        Ok(())
+    }
+
+    fn hooks(&self) -> Vec<HookReport> {
+        self.plan.reports()
+    }
+
+    fn missing(&self) -> String {
+        let untold = if self.tells_cgroups { String::new() } else { CGROUPS_UNTOLD.to_owned() };
+        let texts = [self.plan.missing(), untold];
+        texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn programs(&self) -> Vec<ProgramReport> {
+        object::costs(self.skel.object())
+    }
+
+    fn maps(&self) -> Vec<MapReport> {
+        let marks = MapReport {
+            name: "marks".to_owned(),
+            entries: Some(self.marked().len() as u64),
+            bytes: own::map_bytes(&self.skel.maps.marks).unwrap_or(0),
+            full: Some(self.marks_full()),
+        };
+        vec![self.stalls.report(), marks]
+    }
+
+    fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
+        metrics::OF_STALLS.iter().map(|family| (*family, self.stalls.folded())).collect()
+    }
+
+    fn audit(&mut self) -> Vec<Audit> {
+        Vec::new()
+    }
+}
