@@ -42,26 +42,18 @@ static __always_inline __u32 tcp_chrono(struct tcp_sock *tp)
 }
 
 /*
- * Name of the function that an address lies in, without that of its module; it does not depend on kptr_restrict. False
- * if the kernel does not tell. bpf_snprintf() came with 5.13 (commit 7b15523a989b, "bpf: Add a bpf_snprintf helper").
+ * Name of the function that an address lies in, with that of its module after it in brackets; it does not depend on
+ * kptr_restrict. False if the kernel does not tell. bpf_snprintf() came with 5.13 (commit 7b15523a989b, "bpf: Add a
+ * bpf_snprintf helper").
  */
 static __always_inline bool symbol_name(char *name, const __u32 size, __u64 address)
 {
 	static const char format[] = "%ps";
-	bool module = false;
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
 		return false;
 	/* Where there is no name, it writes the address. */
-	if (bpf_snprintf(name, size, format, &address, sizeof(address)) < 0 || name[0] == '0')
-		return false;
-	/* A module's comes after it, in brackets. */
-	for (__u32 i = 0; i < size; i++) {
-		module = module || name[i] == ' ';
-		if (module)
-			name[i] = 0;
-	}
-	return true;
+	return bpf_snprintf(name, size, format, &address, sizeof(address)) >= 0 && name[0] != '0';
 }
 
 /*

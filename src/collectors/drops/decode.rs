@@ -17,9 +17,10 @@ pub fn series(slot: u32, key: &drops_key, reason: String, location: String) -> L
     finish(slot, pairs)
 }
 
-/// The name of a function, which ends at its zero.
+/// The name of a function, which ends at its zero, or before the name of its module, as in `nft_do_chain [nf_tables]`.
 pub fn function(name: &drops_name) -> String {
-    String::from_utf8_lossy(name.text.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
+    let function = name.text.split(|&byte| byte == 0 || byte == b' ').next().unwrap_or_default();
+    String::from_utf8_lossy(function).into_owned()
 }
 
 /// Few are worth a name; of IP the others are shown by number, as in /etc/protocols.
@@ -84,6 +85,7 @@ mod tests {
             function(&name)
         };
         assert_eq!(name(b"nf_hook_slow\0left over"), "nf_hook_slow");
+        assert_eq!(name(b"nft_do_chain [nf_tables]"), "nft_do_chain");
         assert_eq!(name(&[b'x'; 64]), "x".repeat(64));
     }
 }
