@@ -26,7 +26,8 @@ static __always_inline bool sock_busy(struct sock *sk)
  */
 static __always_inline __u64 net_id(struct net *net)
 {
-	return bpf_core_field_exists(struct net, net_cookie) ? net->net_cookie : net->ns.inum;
+	return bpf_core_field_exists(struct net, net_cookie) ? BPF_CORE_READ(net, net_cookie) :
+							       BPF_CORE_READ(net, ns.inum);
 }
 
 /* Kernels without CONFIG_IPV6 have no such fields, and no such sockets. */

@@ -4,14 +4,28 @@
 
 #include "kernel.h"
 #include "who.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+
+/* Name of the process that a task belongs to. */
+static __always_inline void process_comm(__u8 *comm, struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	bpf_probe_read_kernel(comm, sizeof(leader->comm), leader->comm);
+}
+
+static __always_inline bool same_comm(const __u8 *a, const __u8 *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
 
 /* The process that the current task belongs to. Only where the kernel works on its behalf: not in a softirq. */
 static __always_inline void who_current(struct who *who)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	bpf_probe_read_kernel(who->comm, sizeof(who->comm), task->group_leader->comm);
+	process_comm(who->comm, bpf_get_current_task_btf());
 }
 
 #endif

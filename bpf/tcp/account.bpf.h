@@ -24,10 +24,10 @@ static __always_inline struct tcp_missed *my_missed(void)
 
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
-	struct net *net = sk->__sk_common.skc_net.net;
+	struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 	__u64 id = net_id(net);
 	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &id);
-	struct tcp_namespace new = { .inum = net->ns.inum };
+	struct tcp_namespace new = { .inum = BPF_CORE_READ(net, ns.inum) };
 	struct tcp_missed *mine;
 
 	if (ns)

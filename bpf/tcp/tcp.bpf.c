@@ -7,6 +7,7 @@
 #include "compat.bpf.h"
 #include "cost.bpf.h"
 #include "maps.bpf.h"
+#include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
@@ -27,19 +28,17 @@ static __always_inline bool is_tcp(struct sock *sk)
 }
 
 /* What was found under the old owner stays there; what comes now goes to the new one. */
-static __always_inline void set_owner(struct tcp_conn *conn, __u32 tgid, struct task_struct *leader)
+static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct *task)
 {
-	conn->tgid = tgid;
-	bpf_probe_read_kernel(conn->comm, sizeof(conn->comm), leader->comm);
+	conn->tgid = task->tgid;
+	process_comm(conn->comm, task);
 	conn->series = 0;
 	conn->timing = 0;
 }
 
 static __always_inline void own_by_current(struct tcp_conn *conn)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	set_owner(conn, task->tgid, task->group_leader);
+	set_owner(conn, bpf_get_current_task_btf());
 }
 
 static __always_inline struct tcp_conn *conn_create(struct sock *sk)
@@ -468,25 +467,24 @@ static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
 static __always_inline void held_by(struct tcp_conn *conn, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
 	__u32 tgid = task->tgid;
-	__u64 comm[2];
+	__u8 comm[16] __attribute__((aligned(8)));
 
 	if (conn->seen != walk_number) {
 		if (conn->tgid != tgid) {
 			conn->before = conn->tgid;
-			set_owner(conn, tgid, leader);
+			set_owner(conn, task);
 		}
 	} else if (conn->before == tgid) {
 		conn->before = 0;
-		set_owner(conn, tgid, leader);
+		set_owner(conn, task);
 	}
 	conn->seen = walk_number;
 	/* It may have taken another name (exec, prctl) since. */
 	if (conn->tgid == tgid) {
-		bpf_probe_read_kernel(comm, sizeof(comm), leader->comm);
-		if (comm[0] != ((__u64 *)conn->comm)[0] || comm[1] != ((__u64 *)conn->comm)[1])
-			set_owner(conn, tgid, leader);
+		process_comm(comm, task);
+		if (!same_comm(comm, conn->comm))
+			set_owner(conn, task);
 	}
 }
 
