@@ -173,8 +173,10 @@ static __always_inline void on_drop(struct sk_buff *skb, void *location, __u32 r
 		counts->packets++;
 }
 
-/* The tracepoint has told the reason since 5.17, and the receiving socket since 6.11: skb->sk is that of a sender,
- * mostly. */
+/*
+ * The tracepoint has told the reason since 5.17, and the receiving socket since 6.11. Without that one, skb->sk is
+ * known: of a packet on its way out, and of one of an established connection on its way in.
+ */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(drops_socket, struct sk_buff *skb, void *location, __u32 reason, struct sock *receiver)
 {

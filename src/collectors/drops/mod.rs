@@ -2,7 +2,7 @@
 //!
 //! | hook | kind | cost |
 //! |---|---|---|
-//! | `kfree_skb` | tp_btf | event: about 0.3 us for each dropped packet |
+//! | `kfree_skb` | tp_btf | event: about 0.2 us for each dropped packet |
 //!
 //! Packets that were delivered or sent end in `consume_skb`, where nothing runs. Before Linux 6.11 the tracepoint does not
 //! tell the receiving socket, so that most received packets have no `comm` and `dst_port`; before 5.17 it tells no reason.

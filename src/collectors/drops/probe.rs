@@ -1,6 +1,6 @@
 //! Running: loads, attaches, reads. The one file of this collector that deals with libbpf.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -105,7 +105,6 @@ impl<'a> Drops<'a> {
 
 impl Collector for Drops<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
-        let mut drops = Family::new(&metrics::DROPS);
         let series = self.drops.live().map_err(CollectError::during("reading the drops"))?;
         // After the series: a function has its slot before a series names it.
         let functions = self.functions.live().map_err(CollectError::during("mapping the functions"))?;
@@ -115,13 +114,17 @@ impl Collector for Drops<'_> {
             Some(name) if slot != 0 => decode::function(name),
             _ => OTHER.to_owned(),
         };
+        // Two modules may have a function of the same name.
+        let mut sums = BTreeMap::<Labels, u64>::new();
         for (slot, found, counts, memory) in series {
             let labels = memory.get_or_insert_with(|| {
                 let reason = self.reasons.name(found.key.reason, |of| module_enumeration(of.module, of.enumeration));
                 decode::series(slot, &found.key, reason, location(found.key.function))
             });
-            drops.integer(Labels::clone(labels), counts.packets);
+            *sums.entry(Labels::clone(labels)).or_default() += counts.packets;
         }
+        let mut drops = Family::new(&metrics::DROPS);
+        sums.into_iter().for_each(|(labels, packets)| drops.integer(labels, packets));
         Ok(vec![drops])
     }
 
