@@ -96,9 +96,19 @@ fn all_closed(ports: &[u16], connections: u64) -> impl Fn(&Metrics) -> bool {
     }
 }
 
+/// On a busy machine a kernel was seen to send a segment again, and count it, without its tracepoint being reached: about
+/// one of some hundred of those that timers send. A window in which this happened tells nothing about kinds.
+fn all_shown(side: &Side, kernel: &Kernel) -> bool {
+    side.kind("other") == 0 && side.all() == kernel.tcp("RetransSegs")
+}
+
 /// Every kind against the counter of the kernel that means the same, on both sides of a link that loses packets both ways.
 #[test]
 fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
+    assert!((0..4).any(|_| lossy_link()));
+}
+
+fn lossy_link() -> bool {
     const PORTS: [u16; 4] = [7311, 7312, 7313, 7314];
     let network = Network::new();
     let lossy = ["meta l4proto tcp numgen random mod 100 < 4 drop"];
@@ -116,12 +126,13 @@ fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
     for (role, ns) in [("client", &network.a), ("server", &network.b)] {
         let (side, kernel) = (Side { metrics: &metrics, role, ports: &PORTS }, Kernel(&network, ns));
         assert!(side.all() > 50, "the link is not lossy");
-        assert_eq!(side.all(), kernel.tcp("RetransSegs"), "{role}");
-        assert_eq!(side.all(), side.sum(RETRANSMITS, &[]), "{role}");
+        assert_eq!(side.sum(RETRANSMITS, &[]), kernel.tcp("RetransSegs"), "{role}");
+        if !all_shown(&side, &kernel) {
+            return false;
+        }
         assert_eq!(side.kind("fast"), kernel.ext("TCPFastRetrans"), "{role}");
         assert_eq!(side.kind("syn") + side.kind("synack"), kernel.ext("TCPSynRetrans"), "{role}");
         assert!(side.kind("loss_probe") <= kernel.ext("TCPLossProbes"), "{role}: those with new data count there, too");
-        assert_eq!(side.kind("other"), 0, "{role}");
         assert_eq!(side.sum(SPURIOUS, &[]), kernel.ext("TCPDSACKRecvSegs"), "{role}");
     }
     // A timer that finds its segment still queued on this host fires for nothing. SYN-ACKs have timers, too.
@@ -130,6 +141,7 @@ fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
     let sent = side.kind("timeout") + side.kind("syn");
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((sent..=sent + idle).contains(&released), "{released} by timers, {sent} sent, at most {idle} for nothing");
+    true
 }
 
 /// Connected sockets: the client's in `a`, the server's in `b`.
@@ -142,6 +154,10 @@ fn pair(network: &Network, ip: &'static str, port: u16) -> (TcpStream, TcpStream
 /// The last segment of a message is lost: nothing comes after it that the peer could acknowledge.
 #[test]
 fn tail_losses_are_loss_probes() {
+    assert!((0..4).any(|_| tail_losses()));
+}
+
+fn tail_losses() -> bool {
     let network = Network::new();
     network.filter(&network.b, &["tcp dport { 7321, 7322 } meta length > 500 numgen inc mod 2 == 0 drop"]);
     let sidecar = Sidecar::start(Wish::default());
@@ -160,13 +176,17 @@ fn tail_losses_are_loss_probes() {
     // When a probe is not allowed yet, it is left to the timer, which may fire for nothing. There is no new data that a
     // probe could carry.
     let all = side.sum(SEGMENTS, &[("state", "established")]);
-    assert_eq!((side.all(), kernel.tcp("RetransSegs")), (all, all));
+    if !all_shown(&side, &kernel) {
+        return false;
+    }
+    assert_eq!(side.all(), all);
     assert!(all >= 10, "each message was lost once");
     assert!(side.kind("loss_probe") >= 2, "the first loss of each connection is a tail loss");
     assert_eq!(side.kind("loss_probe"), kernel.ext("TCPLossProbes"));
     assert_eq!(side.kind("timeout"), all - side.kind("loss_probe"));
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
+    true
 }
 
 /// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
@@ -196,7 +216,8 @@ fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
     }
 }
 
-/// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing.
+/// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing; or
+/// as for [`all_shown`].
 fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
     let (mut client, mut server) = pair(network, ip, port);
     let kernel = Kernel(network, &network.a);
@@ -209,10 +230,10 @@ fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u1
     let (after, sent_after) = (counters(), kernel.tcp("RetransSegs"));
     network.unfilter(&network.b, "input");
     server.read_exact(&mut [0; 100]).unwrap();
-    if after[1] != before[1] {
+    let side = Side { metrics: &metrics, role: "client", ports: &[port] };
+    if after[1] != before[1] || side.kind("other") != 0 {
         return false;
     }
-    let side = Side { metrics: &metrics, role: "client", ports: &[port] };
     assert_eq!((timers(&metrics), after[0] - before[0]), (3, 3), "{ip}");
     assert_eq!(side.all(), sent_after - sent_before, "{ip}");
     assert_eq!(side.kind("loss_probe"), 1, "{ip}: a probe comes before the first timer");
