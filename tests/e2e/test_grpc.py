@@ -118,11 +118,12 @@ def test_health_and_modules(sidecar, api, connect):
     assert health.status == messages.HEALTH_HEALTHY
     assert (health.ready, health.alive) == (True, True)
     assert health.modules["tcp"] == messages.MODULE_STATUS_RUNNING
-    assert set(health.modules.values()) == {messages.MODULE_STATUS_RUNNING}
+    # One that takes something from unrelated work has to be named.
+    assert set(health.modules.values()) <= {messages.MODULE_STATUS_RUNNING, messages.MODULE_STATUS_DISABLED}
     assert health.timestamp == pytest.approx(time.time(), abs=5)
 
     modules = stub.ListModules(messages.ListModulesRequest(), timeout=20).modules
-    assert [module.name for module in modules] == list(health.modules)
+    assert {module.name for module in modules} == set(health.modules)
     tcp = modules[0]
     assert (tcp.name, tcp.status, tcp.reason) == ("tcp", messages.MODULE_STATUS_RUNNING, "")
     assert {hook.kind for hook in tcp.hooks} == {"tp_btf", "iter"}
