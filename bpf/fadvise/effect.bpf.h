@@ -34,9 +34,12 @@ static __always_inline bool in_dontneed(void)
 	return args_of_current(&args, config.system_call) && args.advice == FADVISE_DONTNEED;
 }
 
+/* Another CPU may have evicted since `now`. */
 static __always_inline bool is_recent(const struct fadvise_block *block, __u64 now)
 {
-	return now - block->evicted_ns <= config.window_ns;
+	__u64 evicted_ns = *(volatile __u64 *)&block->evicted_ns;
+
+	return evicted_ns >= now || now - evicted_ns <= config.window_ns;
 }
 
 /* Folios are aligned to their size: they lie in one block, or fill several. */

@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-/* For the types of the daemon. */
+/* For the generated Rust types alone. */
 enum fadvise_advice wire_advice;
 
 /* Of the file that the current task has open; 0 if it has not, any more. */
@@ -30,12 +30,13 @@ static __always_inline __s64 file_size(int fd)
 	return BPF_CORE_READ(file, f_mapping, host, i_size);
 }
 
-/* A length of 0 means to the end of the file. */
+/* A length of 0 means to the end of the file; so does one to the end of the largest file there could be. */
 static __always_inline __u64 bytes_named(const struct fadvise_args *args)
 {
+	__u64 end = (__u64)args->offset + args->len;
 	__s64 rest;
 
-	if (args->len)
+	if (args->len && end < MAX_LFS_FILESIZE)
 		return args->len;
 	rest = file_size(args->fd) - args->offset;
 	return rest > 0 ? rest : 0;

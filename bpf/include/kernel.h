@@ -109,6 +109,9 @@ enum {
 	PSR_MODE32_BIT = 0x00000010,
 };
 
+/* include/linux/fs.h */
+#define MAX_LFS_FILESIZE 0x7fffffffffffffffULL
+
 /* include/linux/page-flags.h; the number is that of the running kernel */
 enum pageflags { PG_head };
 

@@ -13,6 +13,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// A hundred CPUs.
 const MOST_CPU: f64 = 10_000.0;
 
+/// Nothing that was evicted comes back sooner.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
+
 const MOST_SERIES: u32 = 1_000_000;
 
 /// Each boundary is a line of text for each series of a histogram.
@@ -36,6 +39,9 @@ fn collector(collector: &Collector) -> Result<(), Refused> {
     if collector.max_cpu_window < collector.interval {
         let allowed = format!("it must be at least collector.interval, which is {}", human(collector.interval));
         return refuse("collector.max_cpu_window", allowed);
+    }
+    if collector.sections.fadvise.read_back_window < SHORTEST_WINDOW {
+        return refuse("collector.fadvise.read_back_window", format!("it must be at least {}", human(SHORTEST_WINDOW)));
     }
     let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
     let known = || names.join(", ");

@@ -5,11 +5,15 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use ebpf_sidecar::bpf::plan::Plan;
+use ebpf_sidecar::collectors::fadvise::SPEC;
 use ebpf_sidecar::collectors::{Config, btf_names};
+use ebpf_sidecar::engine::Budget;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::status::{HookKind, Status};
 use nix::libc;
@@ -106,6 +110,7 @@ fn every_call_counts_by_advice_and_error() {
             // To the end of the file; and from behind it.
             assert_eq!(fadvise(fd, 40_000, 0, libc::POSIX_FADV_NOREUSE), 0);
             assert_eq!(fadvise(fd, 200_000, 0, libc::POSIX_FADV_NOREUSE), 0);
+            assert_eq!(fadvise(fd, 90_000, i64::MAX, libc::POSIX_FADV_WILLNEED), 0);
             for advice in [6, 7, -1, i32::MAX, 4 + (1 << 20), 1000, i32::MIN] {
                 assert_eq!(fadvise(fd, 0, 0, advice), libc::EINVAL);
             }
@@ -119,8 +124,8 @@ fn every_call_counts_by_advice_and_error() {
         let metrics = sidecar.snapshot();
         assert_eq!(kind_in_use(&metrics), Some(kind));
         let sum = |family, advice: &str| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
-        let expected_calls = [12, 25, 33, 44, 60, 68];
-        let expected_bytes = [11_000, 22_000, 33_000, 44_000, 55_000, 66_000 + 60_000];
+        let expected_calls = [12, 25, 33, 45, 60, 68];
+        let expected_bytes = [11_000, 22_000, 33_000, 44_000 + 10_000, 55_000, 66_000 + 60_000];
         assert_eq!(ADVICES.map(|advice| sum(CALLS, advice)), expected_calls, "{kind:?}");
         assert_eq!(ADVICES.map(|advice| sum(BYTES, advice)), expected_bytes, "{kind:?}");
         assert_eq!(sum(CALLS, "invalid"), 7, "{kind:?}");
@@ -132,6 +137,43 @@ fn every_call_counts_by_advice_and_error() {
             assert_eq!(metrics.sum(ERRORS, &labels), calls, "{kind:?} {labels:?}");
         }
         assert_eq!(metrics.count(ERRORS, &[("comm", &name)]), errors.len(), "{kind:?}");
+    }
+}
+
+/// Nobody has to pay for what nobody asked for.
+#[test]
+fn the_tracepoint_is_for_operators_who_named_the_module() {
+    let mut host = Kernel::probe(btf_names());
+    (host.fentry, host.kprobes) = (Some(false), Some(false));
+    let unnamed = Plan::new(SPEC.hooks, &host, false);
+    let missing = unnamed.check().expect_err("it is declined");
+    assert!(missing.declined && missing.reason.contains("40 ns of every system call"), "{missing}");
+    let named = Plan::new(SPEC.hooks, &host, true);
+    assert_eq!(named.check(), Ok(()));
+    assert_eq!(named.reports()[0].tax, "about 40 ns of every system call of the machine");
+}
+
+#[test]
+fn what_happens_after_a_pause_counts_again() {
+    for (kind, host) in ways() {
+        let budget = Budget { percent: 0.05, window: Duration::from_secs(1) };
+        let interval = Duration::from_millis(100);
+        let sidecar = Sidecar::start(Wish { modules: vec!["fadvise"], budget, interval, host, ..Wish::default() });
+        let paused = |metrics: &Metrics| {
+            metrics.0.modules.iter().any(|report| report.name == "fadvise" && report.reason.starts_with("paused"))
+        };
+        let metrics = sidecar.until(|metrics| {
+            (0..20_000).for_each(|_| assert_eq!(fadvise(-1, 0, 0, 0), libc::EBADF));
+            paused(metrics)
+        });
+        assert!(paused(&metrics), "{kind:?} costs nothing");
+        let unseen = in_child("unseen", || assert_eq!(fadvise(-1, 0, 0, 0), libc::EBADF));
+        let metrics = sidecar.until(|metrics| !paused(metrics));
+        assert!(!paused(&metrics), "{kind:?} stays paused");
+        let seen = in_child("seen", || (0..7).for_each(|_| assert_eq!(fadvise(-1, 0, 0, 0), libc::EBADF)));
+        let metrics = sidecar.snapshot();
+        let calls = |name: &str| metrics.sum(CALLS, &[("comm", name)]);
+        assert_eq!((calls(&unseen), calls(&seen)), (0, 7), "{kind:?}");
     }
 }
 
@@ -257,6 +299,14 @@ fn programs_are_seen_as_strace_sees_them() {
     assert!(seen > 0, "none of these programs gives advice");
 }
 
+/// Other work on this machine may make the kernel reclaim pages of ours between two looks; then all is done once more. What
+/// counts wrong does so each time.
+fn undisturbed(scenario: fn()) {
+    if !(0..4).any(|_| catch_unwind(scenario).is_ok()) {
+        scenario();
+    }
+}
+
 /// What one process did to the page cache.
 fn effect(metrics: &Metrics, name: &str) -> (u64, u64) {
     (metrics.sum(EVICTED, &[("comm", name)]), metrics.sum(READ_BACK, &[("comm", name)]))
@@ -287,6 +337,10 @@ fn read_pages(file: &File, pages: impl IntoIterator<Item = usize>) {
 
 #[test]
 fn evicted_and_read_back_pages_are_those_that_mincore_misses_and_finds() {
+    undisturbed(evict_and_read_back);
+}
+
+fn evict_and_read_back() {
     const PAGES: usize = 8000;
     let disk = Disk::new("ext4");
     let mut file = open(&disk.path("file"));
@@ -313,6 +367,10 @@ fn evicted_and_read_back_pages_are_those_that_mincore_misses_and_finds() {
 
 #[test]
 fn parts_of_files_and_dirty_pages_are_exact_too() {
+    undisturbed(evict_parts);
+}
+
+fn evict_parts() {
     const PAGES: usize = 3000;
     let disk = Disk::new("ext4");
     let sidecar = start(|_| ());
@@ -340,6 +398,10 @@ fn parts_of_files_and_dirty_pages_are_exact_too() {
 
 #[test]
 fn what_comes_back_late_does_not_count() {
+    undisturbed(read_back_late);
+}
+
+fn read_back_late() {
     const PAGES: usize = 500;
     let disk = Disk::new("ext4");
     let mut file = open(&disk.path("file"));
@@ -353,7 +415,8 @@ fn what_comes_back_late_does_not_count() {
     read_pages(&file, 100..PAGES);
     assert_eq!(resident(&file), PAGES as u64);
     assert_eq!(effect(&sidecar.snapshot(), &evictor), (PAGES as u64, 100));
-    let remembered = |metrics: &Metrics| metrics.sum("sidecar_bpf_map_entries", &[("map", "blocks")]);
+    let remembered =
+        |metrics: &Metrics| metrics.sum("sidecar_bpf_map_entries", &[("module", "fadvise"), ("map", "blocks")]);
     let metrics = sidecar.until(|metrics| remembered(metrics) == 0);
     assert_eq!(remembered(&metrics), 0);
 
@@ -363,29 +426,28 @@ fn what_comes_back_late_does_not_count() {
     assert_eq!(effect(&sidecar.snapshot(), &evictor), (PAGES as u64, PAGES as u64));
 }
 
-/// A page in each of more blocks than are remembered.
 #[test]
 fn pages_that_find_no_room_are_counted() {
+    undisturbed(evict_more_than_is_remembered);
+}
+
+/// A page in each of more blocks than there is room for. Whoever else gives advice on this machine fills the same map.
+fn evict_more_than_is_remembered() {
     const PAGES: usize = 5000;
     const BLOCKS: u64 = 4096;
     const APART: usize = 64;
     let disk = Disk::new("ext4");
     let file = open(&disk.path("file"));
     file.set_len((PAGES * APART * PAGE) as u64).unwrap();
-    // Whoever else gives advice on this machine fills the same map: once nobody does.
-    let exact = (0..5).any(|_| {
-        let sidecar = start(|_| ());
-        let all = || (0..PAGES).map(|page| page * APART);
-        read_pages(&file, all());
-        assert_eq!(resident(&file), PAGES as u64);
-        let evictor = evict("sparse", &file);
-        read_pages(&file, all());
-        let metrics = sidecar.snapshot();
-        let full = metrics.sum("sidecar_bpf_map_full_total", &[("map", "blocks")]);
-        let held = metrics.sum("sidecar_bpf_map_entries", &[("map", "blocks")]);
-        assert_eq!(effect(&metrics, &evictor).0, PAGES as u64);
-        assert_eq!(held, BLOCKS);
-        full == PAGES as u64 - BLOCKS && effect(&metrics, &evictor).1 == BLOCKS
-    });
-    assert!(exact, "pages are lost");
+    let all = || (0..PAGES).map(|page| page * APART);
+    let sidecar = start(|_| ());
+    read_pages(&file, all());
+    assert_eq!(resident(&file), PAGES as u64);
+    let evictor = evict("sparse", &file);
+    read_pages(&file, all());
+    let metrics = sidecar.snapshot();
+    let map = |family| metrics.sum(family, &[("module", "fadvise"), ("map", "blocks")]);
+    assert_eq!(effect(&metrics, &evictor), (PAGES as u64, BLOCKS));
+    assert_eq!(map("sidecar_bpf_map_entries"), BLOCKS);
+    assert_eq!(map("sidecar_bpf_map_full_total"), PAGES as u64 - BLOCKS);
 }

@@ -8,4 +8,5 @@ mod fixture;
 mod governor;
 mod host;
 mod page_cache;
+mod retransmit;
 mod tcp;
