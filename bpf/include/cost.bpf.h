@@ -31,7 +31,9 @@ static __always_inline __u64 cost_begin(void *costs)
 
 	if (!cost)
 		return 0;
-	cost->runs++;
+	/* The first run is a cold one, and no measure of the others. */
+	if (!cost->runs++)
+		cost->until = COST_EVERY / 2;
 	if (cost->until) {
 		cost->until--;
 		return 0;

@@ -60,15 +60,13 @@ struct Drops<'a> {
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
-    let skel = load::load(&mut plan, setup.kernel, |plan| {
+    let drops = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = DropsSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        open.load()
+        let mut drops = Drops::new(setup, open.load()?, plan.clone())?;
+        drops.links = object::attach(drops.skel.object(), plan)?;
+        Ok(drops)
     })?;
-    let mut drops = Drops::new(setup, skel, plan).map_err(LoadError::during("mapping the BPF maps"))?;
-    // After the tables are ready: until then everything is `other`, and programs remember what a function is called.
-    drops.links =
-        object::attach(drops.skel.object(), &drops.plan).map_err(LoadError::during("attaching the BPF programs"))?;
     Ok(Box::new(drops))
 }
 

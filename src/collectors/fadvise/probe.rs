@@ -63,14 +63,13 @@ struct Fadvise<'a> {
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
-    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+    let fadvise = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = FadviseSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let skel = open.load()?;
-        let links = object::attach(skel.object(), plan)?;
-        Ok((skel, links))
+        let mut fadvise = Fadvise::new(setup, open.load()?, plan.clone())?;
+        fadvise.links = object::attach(fadvise.skel.object(), plan)?;
+        Ok(fadvise)
     })?;
-    let fadvise = Fadvise::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
     Ok(Box::new(fadvise))
 }
 
@@ -98,7 +97,7 @@ fn window_ns(setup: &Setup<'_>) -> u64 {
 }
 
 impl<'a> Fadvise<'a> {
-    fn new(setup: &Setup<'_>, skel: FadviseSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Fadvise<'a>> {
+    fn new(setup: &Setup<'_>, skel: FadviseSkel<'a>, plan: Plan) -> libbpf_rs::Result<Fadvise<'a>> {
         let object = skel.object();
         Ok(Fadvise {
             limits: setup.limits,
@@ -106,7 +105,7 @@ impl<'a> Fadvise<'a> {
             calls: SlotTable::new(object, "calls")?,
             failures: SlotTable::new(object, "failures")?,
             effects: SlotTable::new(object, "effects")?,
-            links,
+            links: Vec::new(),
             skel,
             plan,
         })

@@ -74,14 +74,13 @@ struct PageCache<'a> {
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let hooks = super::HOOKS.iter().filter(|hook| setup.config.wants(hook));
     let mut plan = Plan::new(hooks, setup.kernel, setup.named);
-    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+    let page_cache = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = PageCacheSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let skel = open.load()?;
-        let links = object::attach(skel.object(), plan)?;
-        Ok((skel, links))
+        let mut page_cache = PageCache::new(setup, open.load()?, plan.clone())?;
+        page_cache.links = object::attach(page_cache.skel.object(), plan)?;
+        Ok(page_cache)
     })?;
-    let page_cache = PageCache::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
     Ok(Box::new(page_cache))
 }
 
@@ -113,7 +112,7 @@ fn known(plan: &Plan) -> Known {
 }
 
 impl<'a> PageCache<'a> {
-    fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Self> {
+    fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, plan: Plan) -> libbpf_rs::Result<Self> {
         let object = skel.object();
         Ok(PageCache {
             pages: CpuTable::new(object, "pages")?,
@@ -123,7 +122,7 @@ impl<'a> PageCache<'a> {
             paths: Cgroups::default(),
             known: known(&plan),
             idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
-            links,
+            links: Vec::new(),
             skel,
             plan,
         })

@@ -44,19 +44,18 @@ struct Reclaim<'a> {
 
 /// Loads and attaches; the kernel's own counters count from here on.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
+    let tells_cgroups = vmstat::tells_cgroups(setup.kernel.enumeration(vmstat::NODE_STATS));
     let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
-    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+    let reclaim = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = ReclaimSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
         let skel = open.load()?;
+        let stalls = SlotTable::new(skel.object(), "stalls")?;
         let links = object::attach(skel.object(), plan)?;
-        Ok((skel, links))
+        let vmstat = Vmstat::new(tells_cgroups)?;
+        Ok(Reclaim { skel, plan: plan.clone(), limits: setup.limits, stalls, vmstat, tells_cgroups, links })
     })?;
-    let stalls = SlotTable::new(skel.object(), "stalls").map_err(LoadError::during("mapping the BPF maps"))?;
-    let tells_cgroups = vmstat::tells_cgroups(setup.kernel.enumeration(vmstat::NODE_STATS));
-    let io = |source: std::io::Error| LoadError::during("reading /proc/vmstat")(source.into());
-    let vmstat = Vmstat::new(tells_cgroups).map_err(io)?;
-    Ok(Box::new(Reclaim { skel, plan, limits: setup.limits, stalls, vmstat, tells_cgroups, links }))
+    Ok(Box::new(reclaim))
 }
 
 /// Everything that has to be settled before the kernel sees the programs.

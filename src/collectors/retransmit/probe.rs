@@ -54,14 +54,13 @@ struct Retransmit<'a> {
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
-    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+    let retransmit = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = RetransmitSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let skel = open.load()?;
-        let links = object::attach(skel.object(), plan)?;
-        Ok((skel, links))
+        let mut retransmit = Retransmit::new(setup, open.load()?, plan.clone())?;
+        retransmit.links = object::attach(retransmit.skel.object(), plan)?;
+        Ok(retransmit)
     })?;
-    let retransmit = Retransmit::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
     Ok(Box::new(retransmit))
 }
 
@@ -77,12 +76,7 @@ fn prepare(open: &mut OpenRetransmitSkel<'_>, plan: &Plan, setup: &Setup<'_>) ->
 }
 
 impl<'a> Retransmit<'a> {
-    fn new(
-        setup: &Setup<'_>,
-        skel: RetransmitSkel<'a>,
-        links: Vec<Link>,
-        plan: Plan,
-    ) -> libbpf_rs::Result<Retransmit<'a>> {
+    fn new(setup: &Setup<'_>, skel: RetransmitSkel<'a>, plan: Plan) -> libbpf_rs::Result<Retransmit<'a>> {
         let object = skel.object();
         Ok(Retransmit {
             decoder: Decoder::new(setup.kernel.enumeration(RESET_REASONS)),
@@ -91,7 +85,7 @@ impl<'a> Retransmit<'a> {
             segments: SlotTable::new(object, "segments")?,
             timeouts: SlotTable::new(object, "timeouts")?,
             resets: SlotTable::new(object, "resets")?,
-            links,
+            links: Vec::new(),
             skel,
             plan,
         })

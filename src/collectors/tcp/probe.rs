@@ -90,14 +90,16 @@ struct Tcp<'a> {
 /// Loads and attaches: first the hooks, then the walk that takes over what is older, so that nothing falls between.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
-    let (skel, links) = load::load(&mut plan, setup.kernel, |plan| {
+    let mut tcp = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = TcpSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let skel = open.load()?;
-        let links = object::attach(skel.object(), plan)?;
-        Ok((skel, links))
+        let mut tcp = Tcp::new(setup, open.load()?, plan.clone())?;
+        tcp.links = object::attach(tcp.skel.object(), plan)?;
+        Ok(tcp)
     })?;
-    let mut tcp = Tcp::new(setup, skel, links, plan).map_err(LoadError::during("mapping the BPF maps"))?;
+    let shared =
+        setup.shared.sockets.set(object::map(tcp.skel.object(), "sockets").map_err(LoadError::during("sharing"))?);
+    debug_assert!(shared.is_ok(), "the tcp module starts once");
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
     tcp.audit_namespaces();
@@ -125,13 +127,11 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
 }
 
 impl<'a> Tcp<'a> {
-    fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, links: Vec<Link>, plan: Plan) -> libbpf_rs::Result<Tcp<'a>> {
+    fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, plan: Plan) -> libbpf_rs::Result<Tcp<'a>> {
         let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
         let walk = &skel.progs.tcp_walk;
         let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
         let object = skel.object();
-        let shared = setup.shared.sockets.set(object::map(object, "sockets")?);
-        debug_assert!(shared.is_ok(), "the tcp module starts once");
         Ok(Tcp {
             decoder: Decoder::new(&setup.config.tcp),
             limits: setup.limits,
@@ -143,7 +143,7 @@ impl<'a> Tcp<'a> {
             caller: SlotTable::new(object, "caller")?,
             sockets,
             files,
-            links,
+            links: Vec::new(),
             pacer: Pacer::new(monotonic_ns()),
             passed_ns: 0,
             auditor: Auditor::default(),
