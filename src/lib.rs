@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`app`] puts it together from a [`config`]; [`cli`] and [`check`] are the commands; [`kernel`], [`privileges`],
-//! [`status`] and [`histogram`] are what several rooms speak of.
+//! [`status`] and [`histogram`] are what several rooms speak of; [`identity`] has names for what the kernel numbers.
 
 pub mod app;
 pub mod bpf;
@@ -21,6 +21,7 @@ mod duration;
 pub mod engine;
 pub mod exposition;
 pub mod histogram;
+pub mod identity;
 pub mod kernel;
 pub mod privileges;
 pub mod proto;

@@ -16,12 +16,13 @@ const ROOMS: &str = "
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
     engine     -> bpf collectors histogram kernel sampler snapshot status
-    collectors -> bpf duration histogram kernel snapshot status
+    collectors -> bpf duration histogram identity kernel snapshot status
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
     duration   ->
     histogram  ->
+    identity   ->
     kernel     ->
     privileges ->
     proto      ->

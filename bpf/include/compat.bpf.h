@@ -99,6 +99,29 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 }
 
 /*
+ * The cgroup that a folio is charged to, as its number in the hierarchy of the memory controller; 0 if it is charged to
+ * none, as when there is no such controller. After 6.18, and by 7.2, there are object cgroups that are root ones, and
+ * folios of files point to an object cgroup instead.
+ */
+static __always_inline __u64 folio_cgroup(struct folio *folio)
+{
+	unsigned long data = 0;
+	struct mem_cgroup *memcg;
+
+	if (bpf_core_field_exists(struct folio, memcg_data))
+		data = folio->memcg_data;
+	else if (bpf_core_field_exists(struct page, memcg_data))
+		data = ((struct page *)folio)->memcg_data;
+	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
+	if (!data)
+		return 0;
+	memcg = (struct mem_cgroup *)data;
+	if (bpf_core_field_exists(struct obj_cgroup, is_root))
+		memcg = BPF_CORE_READ((struct obj_cgroup *)data, memcg);
+	return BPF_CORE_READ(memcg, css.cgroup, kn, id);
+}
+
+/*
  * Pages in a folio. The order lies in its second page: by itself until 6.2, in `_folio_order` until 6.5, since then in
  * the lowest byte of the flags (commit ebc1baf5c9b4, "mm: free up a word in the first tail page").
  */
@@ -119,8 +142,8 @@ static __always_inline __u64 folio_pages(struct folio *folio)
 }
 
 /*
- * How much filemap_get_pages() has still to read: its second argument, which was an iov_iter until 6.2 (commit
- * 66dabbb65d67, "mm: Pass info, not iter, into filemap_get_pages()"). No size comes near an address of the kernel.
+ * How much filemap_get_pages() has still to read: its second argument, which was an iov_iter until 6.2 ("mm: Pass info,
+ * not iter, into filemap_get_pages()"). No size comes near an address of the kernel.
  */
 static __always_inline __u64 get_pages_count(void *ctx)
 {

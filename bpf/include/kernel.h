@@ -97,7 +97,7 @@ enum {
 };
 
 /* super_block.s_magic, include/uapi/linux/magic.h */
-enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576 };
+enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576, HUGETLBFS_MAGIC = 0x958458f6 };
 
 enum {
 	/* task_struct.flags, include/linux/sched.h */
@@ -114,6 +114,9 @@ enum {
 
 /* include/linux/page-flags.h; the number is that of the running kernel */
 enum pageflags { PG_head };
+
+/* Bits of folio.memcg_data that are not part of a pointer, include/linux/memcontrol.h. */
+enum { MEMCG_DATA_FLAGS = 3 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -288,10 +291,32 @@ struct address_space {
 	struct inode *host;
 };
 
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+};
+
+struct obj_cgroup {
+	struct mem_cgroup *memcg;
+	bool is_root;
+};
+
 struct page {
 	unsigned long flags;
 	struct address_space *mapping;
 	unsigned long index;
+	unsigned long memcg_data;
 	unsigned char compound_order; /* of the second page; until 6.2 */
 };
 
@@ -299,6 +324,7 @@ struct folio {
 	unsigned long flags;
 	struct address_space *mapping;
 	unsigned long index;
+	unsigned long memcg_data;
 	unsigned char _folio_order; /* 6.1 to 6.5 */
 	unsigned long _flags_1;
 };

@@ -64,7 +64,12 @@
 
 /* The counters of `key` on this CPU; NULL never happens, but the verifier cannot know. */
 #define SLOT_COUNTS(name, key, now)                                                                                    \
-	slot_counts(&name##_pool, &name##_index, &name, &name##_freed, &name##_counts, key, sizeof(*(key)), now)
+	slot_counts(&name##_pool, &name##_index, &name, &name##_freed, &name##_counts, key, sizeof(*(key)), now,       \
+		    &(__u32){ SLOT_OTHER })
+
+/* As SLOT_COUNTS, where the slot is likely to be that of last time, in `*last`: it is not looked up then. */
+#define SLOT_COUNTS_AGAIN(name, key, now, last)                                                                        \
+	slot_counts(&name##_pool, &name##_index, &name, &name##_freed, &name##_counts, key, sizeof(*(key)), now, last)
 
 /* A slot nobody uses, or SLOT_OTHER when there is none. */
 static __always_inline __u32 slot_new(struct slot_pool *pool, void *freed)
@@ -155,17 +160,35 @@ static __always_inline struct slot_use *slot_use(void *slots, void *counts, __u3
 	return use;
 }
 
-static __always_inline void *slot_counts(void *pools, void *index, void *slots, void *freed, void *counts,
-					 const void *key, const __u32 size, __u64 now)
+/* Whether the slot is in use, for this key. */
+static __always_inline bool slot_is_of(void *slots, __u32 slot, const __u64 *key, const __u32 size)
 {
-	__u32 zero = 0;
+	struct slot_head *head;
+	const __u64 *its;
+
+	if (slot == SLOT_OTHER)
+		return false;
+	head = bpf_map_lookup_elem(slots, &slot);
+	if (!head || !head->joins)
+		return false;
+	its = (const __u64 *)(head + 1);
+	for (__u32 i = 0; i < size / sizeof(*key); i++)
+		if (its[i] != key[i])
+			return false;
+	return true;
+}
+
+static __always_inline void *slot_counts(void *pools, void *index, void *slots, void *freed, void *counts,
+					 const void *key, const __u32 size, __u64 now, __u32 *last)
+{
+	__u32 zero = 0, slot = *last;
 	struct slot_pool *pool = bpf_map_lookup_elem(pools, &zero);
 	struct slot_use *use = NULL;
-	__u32 slot;
 
 	if (!pool)
 		return NULL;
-	slot = slot_of(pool, index, slots, freed, key, size);
+	if (!slot_is_of(slots, slot, key, size))
+		slot = *last = slot_of(pool, index, slots, freed, key, size);
 	if (slot != SLOT_OTHER)
 		use = slot_use(slots, counts, slot, now);
 	if (!use) {

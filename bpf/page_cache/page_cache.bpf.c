@@ -16,6 +16,7 @@
 const volatile __u32 page_shift;
 
 SLOT_TABLE_PERCPU(pages, struct page_cache_pages_key, struct page_cache_pages, struct page_cache_pages_counts);
+SLOT_TABLE_PERCPU(cgroups, __u64, struct page_cache_cgroup, struct page_cache_cgroup_counts);
 SLOT_TABLE_PERCPU(readers, struct who, struct page_cache_reader, struct page_cache_reader_counts);
 
 COST(page_cache_added);
@@ -31,7 +32,8 @@ COST(page_cache_lookup_fexit);
 /*
  * Which device the pages belong to, 0 if they are not counted. A block device that is read itself, as for the metadata
  * of many file systems, counts as what it is, not as the pseudo file system that it lives in. Pages of tmpfs, shared
- * memory among them, come without a tracepoint and go with one: of those nothing is known.
+ * memory among them, come without a tracepoint and go with one: of those nothing is known. Huge pages are set aside for
+ * good, and are no cache.
  */
 static __always_inline __u32 device_of(struct inode *inode)
 {
@@ -39,6 +41,7 @@ static __always_inline __u32 device_of(struct inode *inode)
 
 	switch (sb->s_magic) {
 	case TMPFS_MAGIC:
+	case HUGETLBFS_MAGIC:
 		return 0;
 	case BDEVFS_MAGIC:
 		return inode->i_rdev;
@@ -48,7 +51,7 @@ static __always_inline __u32 device_of(struct inode *inode)
 }
 
 /* The counters of the current process and the device on this CPU; NULL if the pages are not counted. */
-static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping)
+static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping, __u64 now)
 {
 	struct page_cache_pages_key key = {};
 
@@ -58,36 +61,56 @@ static __always_inline struct page_cache_pages_counts *pages_of(struct address_s
 	if (!key.device)
 		return NULL;
 	who_current(&key.who);
-	return SLOT_COUNTS(pages, &key, bpf_ktime_get_ns());
+	return SLOT_COUNTS(pages, &key, now);
 }
 
+/* The counters of the cgroup that the pages are charged to, on this CPU; NULL if there is none. */
+static __always_inline struct page_cache_cgroup_counts *cgroup_of(struct folio *folio, __u64 now)
+{
+	__u64 cgroup = folio_cgroup(folio);
+
+	return cgroup ? SLOT_COUNTS(cgroups, &cgroup, now) : NULL;
+}
+
+/* By then they are charged. */
 SEC("tp_btf/mm_filemap_add_to_page_cache")
 int BPF_PROG(page_cache_added, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_added_cost);
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+	__u64 begin = cost_begin(&page_cache_added_cost), now = bpf_ktime_get_ns();
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
+	struct page_cache_cgroup_counts *charged;
 
-	if (counts)
+	if (counts) {
 		counts->added += folio_pages(folio);
+		charged = cgroup_of(folio, now);
+		if (charged)
+			charged->added += folio_pages(folio);
+	}
 	cost_end(&page_cache_added_cost, begin);
 	return 0;
 }
 
+/* They still are. */
 SEC("tp_btf/mm_filemap_delete_from_page_cache")
 int BPF_PROG(page_cache_evicted, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_evicted_cost);
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio));
+	__u64 begin = cost_begin(&page_cache_evicted_cost), now = bpf_ktime_get_ns();
+	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
+	struct page_cache_cgroup_counts *charged;
 
-	if (counts)
+	if (counts) {
 		counts->evicted += folio_pages(folio);
+		charged = cgroup_of(folio, now);
+		if (charged)
+			charged->evicted += folio_pages(folio);
+	}
 	cost_end(&page_cache_evicted_cost, begin);
 	return 0;
 }
 
 static __always_inline void dirtied(struct folio *folio, struct address_space *mapping)
 {
-	struct page_cache_pages_counts *counts = pages_of(mapping);
+	struct page_cache_pages_counts *counts = pages_of(mapping, bpf_ktime_get_ns());
 
 	if (counts)
 		counts->dirtied += folio_pages(folio);
@@ -113,18 +136,13 @@ int BPF_PROG(page_cache_dirtied_page, struct folio *page, struct address_space *
 	return 0;
 }
 
-static __always_inline struct page_cache_reader_counts *my_counts(void)
+static __always_inline void missed(void)
 {
+	struct page_cache_reader_counts *counts;
 	struct who who = {};
 
 	who_current(&who);
-	return SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
-}
-
-static __always_inline void missed(void)
-{
-	struct page_cache_reader_counts *counts = my_counts();
-
+	counts = SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
 	if (counts)
 		counts->misses++;
 }
@@ -164,6 +182,8 @@ struct read_step {
 	__u64 mapping;
 	__u64 index, last; /* pages, both included */
 	__u64 reads;       /* read calls that the task had completed */
+	__u32 slot;        /* in which it was counted */
+	__u32 pad;
 };
 
 struct {
@@ -173,6 +193,9 @@ struct {
 	__type(value, struct read_step);
 } read_steps SEC(".maps");
 
+/* Steps of reads of tasks for which there was no memory: they were counted, whatever came before them. */
+__u64 read_steps_missed;
+
 /* Read calls that the task has completed. Kernels that do not count them tell two reads that end alike less well. */
 static __always_inline __u64 reads_of(struct task_struct *task)
 {
@@ -180,16 +203,10 @@ static __always_inline __u64 reads_of(struct task_struct *task)
 }
 
 /* Whether this step goes on with a read whose pages are all counted already. Remembers it either way. */
-static __always_inline bool continues(__u64 mapping, __u64 index, __u64 last)
+static __always_inline bool continues(struct read_step *step, __u64 mapping, __u64 index, __u64 last, __u64 reads)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct read_step *step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	__u64 reads = reads_of(task);
-	bool same;
+	bool same = step->mapping == mapping && step->last == last && step->index < index && step->reads == reads;
 
-	if (!step)
-		return false;
-	same = step->mapping == mapping && step->last == last && step->index < index && step->reads == reads;
 	step->mapping = mapping;
 	step->index = index;
 	step->last = last;
@@ -200,18 +217,27 @@ static __always_inline bool continues(__u64 mapping, __u64 index, __u64 last)
 /* A read wants pages `index` to `last`, of which the file may have fewer. */
 static __always_inline void lookup(struct address_space *mapping, __u64 index, __u64 last)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct read_step none = {}, *step;
 	struct page_cache_reader_counts *counts;
 	struct inode *inode = mapping->host;
+	struct who who = {};
 	__u64 end;
 
-	if (continues((__u64)mapping, index, last) || !inode || inode->i_size <= 0)
+	step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!step) {
+		add(&read_steps_missed, 1);
+		step = &none;
+	}
+	if (continues(step, (__u64)mapping, index, last, reads_of(task)) || !inode || inode->i_size <= 0)
 		return;
 	end = (__u64)(inode->i_size - 1) >> page_shift;
 	if (last > end)
 		last = end;
 	if (index > last)
 		return;
-	counts = my_counts();
+	who_current(&who);
+	counts = SLOT_COUNTS_AGAIN(readers, &who, bpf_ktime_get_ns(), &step->slot);
 	if (counts)
 		counts->lookups += last - index + 1;
 }
@@ -242,6 +268,8 @@ int BPF_PROG(page_cache_lookup_fexit, struct kiocb *iocb)
 
 struct page_cache_pages wire_pages;
 struct page_cache_pages_counts wire_pages_counts;
+struct page_cache_cgroup wire_cgroup;
+struct page_cache_cgroup_counts wire_cgroup_counts;
 struct page_cache_reader wire_reader;
 struct page_cache_reader_counts wire_reader_counts;
 

@@ -22,6 +22,16 @@ struct page_cache_pages_counts {
 	__u64 added, evicted, dirtied;
 };
 
+struct page_cache_cgroup {
+	struct slot_head head;
+	__u64 key; /* the inode of the folder of the cgroup */
+};
+
+struct page_cache_cgroup_counts {
+	struct slot_use use;
+	__u64 added, evicted; /* pages that are charged to it */
+};
+
 struct page_cache_reader {
 	struct slot_head head;
 	struct who key;

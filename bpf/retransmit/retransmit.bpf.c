@@ -79,42 +79,51 @@ static __always_inline __u8 kind_of(struct inet_connection_sock *icsk, __u8 stat
 	return icsk->icsk_pending == ICSK_TIME_LOSS_PROBE ? KIND_LOSS_PROBE : KIND_OTHER;
 }
 
+/* What the socket has counted since it was last asked. */
+static __always_inline __u32 newly_counted(struct tcp_sock *tp, struct tcp_conn *conn)
+{
+	__u32 total = tp->total_retrans;
+	__u32 gained = total - conn->resent;
+
+	conn->resent = total;
+	return gained;
+}
+
 /*
- * The kernel counts a segment before it hands it down, also when that fails. `total_retrans` tells whether it did; what
- * it gained beyond this segment was never shown to us.
+ * The kernel counts a segment before it hands it down, also if that fails then, but not if it fails earlier: the
+ * socket's own count tells. What it has gained beyond this segment was never shown to us. A socket without a record is
+ * older than the daemon and held by no process; one that still listens, by its record, is not established.
  */
 static __always_inline void on_retransmit(const struct sock *sk, const struct sk_buff *skb, bool failed)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
-	struct retransmit_key key = {};
 	struct tcp_skb_cb *cb = (void *)skb->cb;
 	struct inet_connection_sock *icsk;
-	__u32 segs, gained, total;
+	struct retransmit_key key = {};
 	struct tcp_conn *conn;
+	__u32 segs, gained;
 	__u64 now;
 
 	if (!tp)
 		return;
-	icsk = &tp->inet_conn;
 	conn = conn_of(sk);
 	segs = BPF_CORE_READ(cb, tcp_gso_segs);
-	gained = failed ? 0 : segs;
-	if (conn && conn->phase > PHASE_LISTENING) {
-		total = tp->total_retrans;
-		gained = total - conn->resent;
-		conn->resent = total;
-	}
+	if (conn && conn->phase != PHASE_LISTENING)
+		gained = newly_counted(tp, conn);
+	else
+		gained = failed ? 0 : segs;
 	if ((__s32)gained <= 0)
 		return;
 	if (segs > gained)
 		segs = gained;
 
 	now = bpf_ktime_get_ns();
+	icsk = &tp->inet_conn;
 	if (conn) {
 		who_of(&key.who, conn);
 		key.role = conn->role;
 	}
-	destination(key.dst_ip, &key.dst_port, &tp->inet_conn.icsk_inet.sk.__sk_common, key.role,
+	destination(key.dst_ip, &key.dst_port, &icsk->icsk_inet.sk.__sk_common, key.role,
 		    bpf_ntohs(icsk->icsk_inet.inet_sport));
 	if (timer_ran_out(icsk))
 		count_timeout(key, icsk->icsk_rto, now);
@@ -137,8 +146,10 @@ int BPF_PROG(retransmit_skb, const struct sock *sk, const struct sk_buff *skb, i
 	return 0;
 }
 
-/* Only what was sent is shown, before 6.17 (commit ad892e912b84, "tcp: trace retransmit failures in
- * tcp_retransmit_skb"). */
+/*
+ * Only what could be sent is shown, before 6.17 (commit ad892e912b84, "tcp: trace retransmit failures in
+ * tcp_retransmit_skb").
+ */
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit_skb_old, const struct sock *sk, const struct sk_buff *skb)
 {
@@ -217,7 +228,11 @@ static __always_inline void count_reset(const struct retransmit_reset_key *key)
 		add(&r->count, 1);
 }
 
-/* Without a socket it answers a segment that belongs to none. */
+/*
+ * Without a socket it answers a segment that belongs to none; without a segment the application wanted it. Kernels that
+ * take both pointers for valid drop these checks, which does no harm: no socket has no record, and nothing can be read
+ * of no segment.
+ */
 static __always_inline void on_reset_sent(const struct sock *sk, const struct sk_buff *skb, __u32 reason)
 {
 	struct retransmit_reset_key key = { .reason = reason };

@@ -300,7 +300,10 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 	return 0;
 }
 
-/* A SYN-ACK again, for a connection that may never come to be: it belongs to the listener's side. */
+/*
+ * A SYN-ACK again, for a connection that may never come to be: it belongs to the listener's side. With TCP fast open
+ * the socket is the child, which begins to count for itself once it is established.
+ */
 static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 {
 	struct tcp_series_key key = { .role = ROLE_SERVER };
@@ -310,8 +313,7 @@ static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 	struct tcp_series *s;
 	__u32 slot;
 
-	/* With TCP fast open it is the child, which counts its own. */
-	if (!is_tcp(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
+	if (!is_tcp(sk))
 		return;
 	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (conn)

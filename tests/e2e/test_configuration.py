@@ -27,6 +27,7 @@ ANOTHER = {
     "collector.interval": "7s",
     "collector.freshness": "3s",
     "collector.modules": "tcp",
+    "collector.page-cache.lookups": "true",
     "collector.tcp.labels": "pid",
     "metrics.max_series": "77",
     "metrics.idle_ttl": "9m",

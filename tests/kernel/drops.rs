@@ -254,7 +254,7 @@ fn a_dropped_segment_belongs_to_its_socket() {
         client.write_all(b"ping").unwrap();
         server.read_exact(&mut [0; 4]).unwrap();
         let rule = format!("tcp dport {port} counter drop");
-        network.filter_at(hook, ns, &[&rule]);
+        network.filter_at(ns, hook, &[&rule]);
         client.write_all(&[1; 1000]).unwrap();
         // It is sent again and again: 200 ms, 400 ms...
         let port = port.to_string();

@@ -232,13 +232,13 @@ impl Network {
 
     /// Installs nft rules on what comes into a namespace.
     pub fn filter(&self, ns: &str, rules: &[&str]) {
-        self.filter_at("input", ns, rules);
+        self.filter_at(ns, "input", rules);
     }
 
-    /// Installs nft rules at a hook, one chain for each.
-    pub fn filter_at(&self, hook: &str, ns: &str, rules: &[&str]) {
+    /// Installs nft rules at a hook of a namespace, in a table called like the hook.
+    pub fn filter_at(&self, ns: &str, hook: &str, rules: &[&str]) {
         let rules = rules.join("\n");
-        let table = format!("table inet t {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n");
+        let table = format!("table inet {hook} {{\nchain c {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n");
         let mut nft = Command::new("ip")
             .args(["netns", "exec", ns, "nft", "-f", "-"])
             .stdin(Stdio::piped())
@@ -250,9 +250,14 @@ impl Network {
 
     /// What each rule with a `counter` has counted in packets, in the order of the rules.
     pub fn filtered(&self, ns: &str) -> Vec<u64> {
-        let table = run(&format!("ip netns exec {ns} nft list table inet t"));
-        let counts = table.split("counter packets ").skip(1);
+        let rules = run(&format!("ip netns exec {ns} nft list ruleset"));
+        let counts = rules.split("counter packets ").skip(1);
         counts.map(|rest| rest.split(' ').next().and_then(|n| n.parse().ok()).expect("a number")).collect()
+    }
+
+    /// Takes away what [`Network::filter_at`] installed.
+    pub fn unfilter(&self, ns: &str, hook: &str) {
+        run(&format!("ip netns exec {ns} nft delete table inet {hook}"));
     }
 
     /// Does something in a thread that lives in a namespace.

@@ -12,5 +12,6 @@ mod host;
 mod page_cache;
 mod reader;
 mod reclaim;
+mod retransmit;
 mod taskstats;
 mod tcp;

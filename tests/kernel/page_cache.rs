@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::Config;
 use nix::libc::{POSIX_FADV_DONTNEED, POSIX_FADV_NORMAL, POSIX_FADV_RANDOM};
@@ -15,6 +17,8 @@ use crate::fixture::{Metrics, Sidecar, Wish, run};
 const ADDED: &str = "sidecar_page_cache_added_pages_total";
 const EVICTED: &str = "sidecar_page_cache_evicted_pages_total";
 const DIRTIED: &str = "sidecar_page_cache_dirtied_pages_total";
+const CHARGED_ADDED: &str = "sidecar_page_cache_charged_added_pages_total";
+const CHARGED_EVICTED: &str = "sidecar_page_cache_charged_evicted_pages_total";
 const MISSES: &str = "sidecar_page_cache_readahead_misses_total";
 const LOOKUPS: &str = "sidecar_page_cache_lookups_total";
 
@@ -260,6 +264,9 @@ fn lookups_are_the_pages_that_reads_ask_for() {
     lookups("a read that ends where the one before ended", 3);
     assert_eq!(read(PAGE, SIZE), 0);
     lookups("beyond the end", 0);
+    let metrics = sidecar.snapshot();
+    assert_eq!(metrics.sum("sidecar_bpf_map_full_total", &[("map", "read_steps")]), 0);
+    assert_eq!(metrics.count("sidecar_bpf_map_full_total", &[("map", "read_steps")]), 1);
 }
 
 #[test]
@@ -300,31 +307,181 @@ fn tmpfs_is_left_out() {
     let device = file.metadata().unwrap().dev();
     drop(file);
     fs::remove_file(&path).unwrap();
+    assert!(is_unknown(&sidecar.snapshot(), device));
+}
+
+fn is_unknown(metrics: &Metrics, device: u64) -> bool {
     let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let metrics = sidecar.snapshot();
-    assert_eq!([ADDED, EVICTED, DIRTIED].map(|family| metrics.count(family, &[("device", &device)])), [0; 3]);
+    [ADDED, EVICTED, DIRTIED].iter().all(|family| metrics.count(family, &[("device", &device)]) == 0)
+}
+
+/// Huge pages are no cache, although they lie in files and the tracepoints tell of them.
+#[test]
+fn huge_pages_are_left_out() {
+    let sidecar = Sidecar::start(wish(false));
+    let huge = HugePages::new();
+    let device = huge.folder.metadata().unwrap().dev();
+    run(&format!("fallocate -l {} {}", 2 * MIB, huge.folder.join("file").display()));
+    fs::remove_file(huge.folder.join("file")).unwrap();
+    assert!(is_unknown(&sidecar.snapshot(), device));
+}
+
+/// Room for one label set: what comes later is counted in `other`.
+#[test]
+fn the_sum_over_devices_is_the_kernels_own_count() {
+    for max_series in [10_000, 1] {
+        sum_is_the_kernels_own_count(max_series);
+    }
 }
 
 /// The kernel's own count is of the whole machine, on which others work too: some moment has to be quiet.
-#[test]
-fn the_sum_over_devices_is_the_kernels_own_count() {
+fn sum_is_the_kernels_own_count(max_series: u32) {
     let disk = Disk::new("ext4");
     let file = open(&disk.path("file"));
     file.write_all_at(&vec![1; SIZE], 0).unwrap();
-    let sidecar = Sidecar::start(wish(false));
-    let balance = |metrics: &Metrics| metrics.sum(ADDED, &[]) as i64 - metrics.sum(EVICTED, &[]) as i64;
+    let sidecar = Sidecar::start(Wish { max_series, ..wish(false) });
+    let balance = |family: [&str; 2]| {
+        let metrics = sidecar.snapshot();
+        metrics.sum(family[0], &[]) as i64 - metrics.sum(family[1], &[]) as i64
+    };
     let mut tries = Vec::new();
     for _ in 0..50 {
         make_cold(&file);
-        let (ours, kernels) = (balance(&sidecar.snapshot()), file_pages());
+        let before = (balance([ADDED, EVICTED]), balance([CHARGED_ADDED, CHARGED_EVICTED]), file_pages());
         read_all(&file, MIB);
-        let gain = (balance(&sidecar.snapshot()) - ours, file_pages() - kernels);
-        if gain == (PAGES as i64, PAGES as i64) {
+        let after = (balance([ADDED, EVICTED]), balance([CHARGED_ADDED, CHARGED_EVICTED]), file_pages());
+        let gain = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+        if gain == (PAGES as i64, PAGES as i64, PAGES as i64) {
             return;
         }
         tries.push(gain);
     }
     panic!("never the same: {tries:?}");
+}
+
+/// A series that nothing happens to goes away, and its slot is used again from nothing.
+#[test]
+fn an_idle_series_starts_again() {
+    let disk = Disk::new("ext4");
+    let file = open(&disk.path("file"));
+    file.write_all_at(&vec![1; SIZE], 0).unwrap();
+    make_cold(&file);
+    let short = Duration::from_millis(200);
+    let sidecar = Sidecar::start(Wish { idle_ttl: short, interval: short, ..wish(false) });
+    let labels = [("device", disk.device.as_str())];
+    for _ in 0..3 {
+        read_all(&file, MIB);
+        assert_eq!(sidecar.snapshot().sum(ADDED, &labels), PAGES);
+        advise(&file, POSIX_FADV_DONTNEED);
+        assert_eq!(sidecar.until(|metrics| metrics.count(ADDED, &labels) == 0).count(ADDED, &labels), 0);
+    }
+}
+
+/// Whoever evicts them.
+#[test]
+fn pages_are_charged_to_the_cgroup_that_read_them() {
+    let (disk, cgroup) = (Disk::new("ext4"), Cgroup::new());
+    let path = disk.path("file");
+    let file = open(&path);
+    file.write_all_at(&vec![1; SIZE], 0).unwrap();
+    let read = || cgroup.run(&format!("dd if={} of=/dev/null bs=4096", path.display()));
+    read(); // now the programs are in the page cache, and are charged to whoever had them first
+    make_cold(&file);
+    let sidecar = Sidecar::start(wish(false));
+    let before = cgroup.file_pages();
+    read();
+    let labels = [("cgroup", cgroup.label.as_str())];
+    let charged = |family| sidecar.snapshot().sum(family, &labels);
+    assert_eq!((charged(CHARGED_ADDED), charged(CHARGED_EVICTED)), (PAGES, 0));
+    cgroup.until_file_pages(before + PAGES);
+    advise(&file, POSIX_FADV_DONTNEED);
+    assert_eq!((charged(CHARGED_ADDED), charged(CHARGED_EVICTED)), (PAGES, PAGES));
+    cgroup.until_file_pages(before);
+    cgroup.remove();
+    assert_eq!((charged(CHARGED_ADDED), charged(CHARGED_EVICTED)), (PAGES, PAGES), "the name outlives the cgroup");
+}
+
+/// A cgroup of the memory controller, of whatever version it is here.
+struct Cgroup {
+    folder: PathBuf,
+    label: String,
+}
+
+impl Cgroup {
+    fn new() -> Cgroup {
+        let label = format!("/sidecar-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let root = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup") };
+        if !v1.exists() {
+            fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
+        }
+        let folder = root.join(&label[1..]);
+        fs::create_dir(&folder).unwrap();
+        Cgroup { folder, label }
+    }
+
+    /// Runs a program in it that has to succeed.
+    fn run(&self, line: &str) {
+        let script = format!("echo 0 >{}/cgroup.procs && exec {line}", self.folder.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Pages of files that it has, as the kernel counts them: `cache` in version 1, `file` in version 2.
+    fn file_pages(&self) -> u64 {
+        let text = fs::read_to_string(self.folder.join("memory.stat")).unwrap();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let bytes = lines.find(|(name, _)| ["cache", "file"].contains(name)).unwrap().1;
+        bytes.parse::<u64>().unwrap() / PAGE as u64
+    }
+
+    /// The kernel brings the counters of all CPUs together every two seconds.
+    #[track_caller]
+    fn until_file_pages(&self, wanted: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.file_pages() != wanted && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.file_pages(), wanted);
+    }
+
+    fn remove(&self) {
+        fs::remove_dir(&self.folder).unwrap();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// One huge page, and a file system to have it in.
+struct HugePages {
+    folder: PathBuf,
+    before: String,
+}
+
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
+impl HugePages {
+    fn new() -> HugePages {
+        let before = fs::read_to_string(HUGE_PAGES).unwrap();
+        let more = before.trim().parse::<u32>().unwrap() + 1;
+        fs::write(HUGE_PAGES, more.to_string()).unwrap();
+        let folder = std::env::temp_dir().join(format!("sidecar-huge-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        run(&format!("mount -t hugetlbfs none {}", folder.display()));
+        HugePages { folder, before }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.folder).status();
+        let _ = fs::remove_dir(&self.folder);
+        let _ = fs::write(HUGE_PAGES, self.before.trim());
+    }
 }
 
 /// Pages of files in the page cache, from /proc/vmstat; tmpfs and the swap cache are counted among them.

@@ -3,11 +3,17 @@
 use super::devices::Devices;
 use super::skel::types::{page_cache_pages_key, who};
 use crate::collectors::labels::{comm, finish};
+use crate::identity::cgroups::Cgroups;
 use crate::snapshot::Labels;
 
 /// Labels of the families of pages.
 pub fn pages(slot: u32, key: &page_cache_pages_key, devices: &mut Devices) -> Labels {
     finish(slot, vec![("comm", comm(&key.who.comm)), ("device", devices.name(key.device))])
+}
+
+/// Labels of the families of pages that are charged. A cgroup whose path is not known has none.
+pub fn cgroup(slot: u32, key: u64, cgroups: &Cgroups) -> Labels {
+    finish(slot, vec![("cgroup", cgroups.path(key).unwrap_or_default().to_owned())])
 }
 
 /// Labels of the families of reads.
@@ -27,6 +33,7 @@ mod tests {
         let mut devices = Devices::default();
         assert_eq!(pages(1, &key, &mut devices), labels([("comm", "cat"), ("device", "0:45")]));
         assert_eq!(pages(0, &key, &mut devices), labels([("comm", "other"), ("device", "other")]));
+        assert_eq!(cgroup(1, 7, &Cgroups::default()), labels([]));
         assert_eq!(reader(1, &key.who), labels([("comm", "cat")]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::skel::types::{page_cache_pages_counts, page_cache_reader_counts};
+use super::skel::types::{page_cache_cgroup_counts, page_cache_pages_counts, page_cache_reader_counts};
 use crate::snapshot::{Descriptor, Family, Labels};
 
 const MODULE: &str = "page-cache";
@@ -25,6 +25,18 @@ static DIRTIED: Descriptor = Descriptor::counter(
     "",
     "Clean pages of the page cache that got dirty, each once until it is written back (writeback_dirty_folio).",
 );
+static CHARGED_ADDED: Descriptor = Descriptor::counter(
+    MODULE,
+    "sidecar_page_cache_charged_added_pages_total",
+    "",
+    "Pages that came into the page cache, by the cgroup whose memory they count as (folio.memcg_data).",
+);
+static CHARGED_EVICTED: Descriptor = Descriptor::counter(
+    MODULE,
+    "sidecar_page_cache_charged_evicted_pages_total",
+    "",
+    "Pages that left the page cache, by the cgroup whose memory they counted as (folio.memcg_data), whoever made them leave.",
+);
 static MISSES: Descriptor = Descriptor::counter(
     MODULE,
     "sidecar_page_cache_readahead_misses_total",
@@ -39,10 +51,11 @@ static LOOKUPS: Descriptor = Descriptor::counter(
 );
 
 /// All of them, in the order in which they are shown.
-pub const ALL: &[&Descriptor] = &[&ADDED, &EVICTED, &DIRTIED, &MISSES, &LOOKUPS];
+pub const ALL: &[&Descriptor] = &[&ADDED, &EVICTED, &DIRTIED, &CHARGED_ADDED, &CHARGED_EVICTED, &MISSES, &LOOKUPS];
 
 /// The families that the slots of each table feed.
 pub const OF_PAGES: &[&Descriptor] = &[&ADDED, &EVICTED, &DIRTIED];
+pub const OF_CGROUPS: &[&Descriptor] = &[&CHARGED_ADDED, &CHARGED_EVICTED];
 pub const OF_READERS: &[&Descriptor] = &[&MISSES, &LOOKUPS];
 
 /// What is counted here; the rest is not known, and not shown.
@@ -53,11 +66,12 @@ pub struct Known {
     pub lookups: bool,
 }
 
-/// Everything that one collection finds. Two devices of which one came in the other's place may have one name, and a
-/// process may be called `other`: what has the same labels is one sample.
+/// Everything that one collection finds. Two devices of which one came in the other's place may have one name, two
+/// cgroups may have none that is known, and a process may be called `other`: what has the same labels is one sample.
 #[derive(Debug, Default)]
 pub struct Families {
     pages: BTreeMap<Labels, [u64; 3]>,
+    cgroups: BTreeMap<Labels, [u64; 2]>,
     readers: BTreeMap<Labels, [u64; 2]>,
 }
 
@@ -65,6 +79,11 @@ impl Families {
     pub fn pages(&mut self, labels: &Labels, counts: &page_cache_pages_counts) {
         let sums = self.pages.entry(Labels::clone(labels)).or_default();
         plus(sums, [counts.added, counts.evicted, counts.dirtied]);
+    }
+
+    pub fn cgroup(&mut self, labels: &Labels, counts: &page_cache_cgroup_counts) {
+        let sums = self.cgroups.entry(Labels::clone(labels)).or_default();
+        plus(sums, [counts.added, counts.evicted]);
     }
 
     pub fn reader(&mut self, labels: &Labels, counts: &page_cache_reader_counts) {
@@ -80,6 +99,8 @@ impl Families {
         if known.dirtied {
             families.push(family(&DIRTIED, &self.pages, 2));
         }
+        families.push(family(&CHARGED_ADDED, &self.cgroups, 0));
+        families.push(family(&CHARGED_EVICTED, &self.cgroups, 1));
         if known.misses {
             families.push(family(&MISSES, &self.readers, 0));
         }
@@ -114,7 +135,7 @@ mod tests {
         }
         let found = families.finish(Known { dirtied: false, misses: true, lookups: false });
         let names: Vec<_> = found.iter().map(|family| family.descriptor).collect();
-        assert_eq!(names, [&ADDED, &EVICTED, &MISSES]);
+        assert_eq!(names, [&ADDED, &EVICTED, &CHARGED_ADDED, &CHARGED_EVICTED, &MISSES]);
         let [sample] = &found[0].samples[..] else { panic!("{:?}", found[0]) };
         assert!(matches!(sample.value, Value::Integer(7)), "{sample:?}");
     }

@@ -10,26 +10,34 @@ use super::decode;
 use super::devices::Devices;
 use super::metrics::{self, Families, Known};
 use super::skel::types::{
-    page_cache_pages, page_cache_pages_counts, page_cache_pages_key, page_cache_reader, page_cache_reader_counts, who,
+    page_cache_cgroup, page_cache_cgroup_counts, page_cache_pages, page_cache_pages_counts, page_cache_pages_key,
+    page_cache_reader, page_cache_reader_counts, who,
 };
 use super::skel::{OpenPageCacheSkel, PageCacheSkel, PageCacheSkelBuilder};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object;
+use crate::bpf::own;
 use crate::bpf::plain::Plain;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot};
 use crate::collectors::{Audit, CollectError, Collector, Objects, Setup};
+use crate::identity::cgroups::Cgroups;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{HookReport, MapReport, ProgramReport};
 
 /// Every CPU has counters of its own, and there are no more label sets than processes with a name of their own that
 /// read or write, for each device: this many are plenty.
 const MAX_PAGES: u32 = 2048;
+const MAX_CGROUPS: u32 = 1024;
 const MAX_READERS: u32 = 1024;
 
 // SAFETY: generated from C structs that begin with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
 unsafe impl Slot for page_cache_pages {
     type Key = page_cache_pages_key;
+}
+// SAFETY: as above.
+unsafe impl Slot for page_cache_cgroup {
+    type Key = u64;
 }
 // SAFETY: as above.
 unsafe impl Slot for page_cache_reader {
@@ -38,9 +46,13 @@ unsafe impl Slot for page_cache_reader {
 // SAFETY: generated from a C struct of integers without padding.
 unsafe impl Plain for page_cache_pages_counts {}
 // SAFETY: as above.
+unsafe impl Plain for page_cache_cgroup_counts {}
+// SAFETY: as above.
 unsafe impl Plain for page_cache_reader_counts {}
 // SAFETY: `struct slot_use` comes first, as SLOT_TABLE_PERCPU asserts, then counters of 64 bits.
 unsafe impl Counts for page_cache_pages_counts {}
+// SAFETY: as above.
+unsafe impl Counts for page_cache_cgroup_counts {}
 // SAFETY: as above.
 unsafe impl Counts for page_cache_reader_counts {}
 
@@ -50,8 +62,10 @@ struct PageCache<'a> {
     /// Dropping them detaches.
     links: Vec<Link>,
     pages: CpuTable<page_cache_pages, page_cache_pages_counts, Labels>,
+    cgroups: CpuTable<page_cache_cgroup, page_cache_cgroup_counts, Labels>,
     readers: CpuTable<page_cache_reader, page_cache_reader_counts, Labels>,
     devices: Devices,
+    paths: Cgroups,
     known: Known,
     idle_ttl_ns: u64,
 }
@@ -80,6 +94,7 @@ fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> 
     object::autoload(object, plan);
     object::open_map(object, "read_steps")?.set_autocreate(counts_lookups(plan))?;
     slots::size_percpu(object, "pages", setup.limits.max_series.min(MAX_PAGES))?;
+    slots::size_percpu(object, "cgroups", setup.limits.max_series.min(MAX_CGROUPS))?;
     slots::size_percpu(object, "readers", setup.limits.max_series.min(MAX_READERS))
 }
 
@@ -102,14 +117,28 @@ impl<'a> PageCache<'a> {
         let object = skel.object();
         Ok(PageCache {
             pages: CpuTable::new(object, "pages")?,
+            cgroups: CpuTable::new(object, "cgroups")?,
             readers: CpuTable::new(object, "readers")?,
             devices: Devices::default(),
+            paths: Cgroups::default(),
             known: known(&plan),
             idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
             links,
             skel,
             plan,
         })
+    }
+}
+
+impl PageCache<'_> {
+    /// What tasks carry of their last read, if lookups are counted. How many do the kernel does not tell.
+    fn read_steps(&self) -> Option<MapReport> {
+        let map = self.known.lookups.then(|| object::map(self.skel.object(), "read_steps").ok())??;
+        let missed: *const u64 = &raw const self.skel.maps.bss_data.as_ref()?.read_steps_missed;
+        // SAFETY: mapped for as long as the skeleton lives; programs write to it at any time.
+        let missed = unsafe { missed.read_volatile() };
+        let bytes = own::map_bytes(&map).unwrap_or(0);
+        Some(MapReport { name: "read_steps".to_owned(), entries: None, bytes, full: Some(missed) })
     }
 }
 
@@ -121,6 +150,13 @@ impl Collector for PageCache<'_> {
             let devices = &mut self.devices;
             families.pages(memory.get_or_insert_with(|| decode::pages(slot, &pages.key, devices)), &counts);
         }
+        let cgroups = self.cgroups.live().map_err(&reading)?;
+        let unnamed = cgroups.iter().filter(|(.., memory)| memory.is_none());
+        self.paths.learn(unnamed.map(|(_, cgroup, ..)| cgroup.key));
+        for (slot, cgroup, counts, memory) in cgroups {
+            let paths = &self.paths;
+            families.cgroup(memory.get_or_insert_with(|| decode::cgroup(slot, cgroup.key, paths)), &counts);
+        }
         for (slot, reader, counts, memory) in self.readers.live().map_err(&reading)? {
             families.reader(memory.get_or_insert_with(|| decode::reader(slot, &reader.key)), &counts);
         }
@@ -131,6 +167,7 @@ impl Collector for PageCache<'_> {
         let idle = |last_ns: u64| now_ns.saturating_sub(last_ns) > self.idle_ttl_ns;
         let expiring = CollectError::during("expiring idle series");
         self.pages.expire(idle).map_err(&expiring)?;
+        self.cgroups.expire(idle).map_err(&expiring)?;
         self.readers.expire(idle).map_err(&expiring)
     }
 
@@ -157,11 +194,16 @@ impl Collector for PageCache<'_> {
     }
 
     fn maps(&self) -> Vec<MapReport> {
-        vec![self.pages.report(), self.readers.report()]
+        let tables = [self.pages.report(), self.cgroups.report(), self.readers.report()];
+        tables.into_iter().chain(self.read_steps()).collect()
     }
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
-        let tables = [(metrics::OF_PAGES, self.pages.folded()), (metrics::OF_READERS, self.readers.folded())];
+        let tables = [
+            (metrics::OF_PAGES, self.pages.folded()),
+            (metrics::OF_CGROUPS, self.cgroups.folded()),
+            (metrics::OF_READERS, self.readers.folded()),
+        ];
         tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
     }
 

@@ -9,7 +9,8 @@
 //!
 //! Whose connection it is stands in the record that the tcp module keeps of every socket. Segments are counted as the
 //! socket counts them (`tcp_sock.total_retrans`), those that this host then failed to send among them. Before 6.17 the
-//! kernel does not show those: they are counted as `other`, with the next one of the connection.
+//! kernel does not show those: they are counted as `other`, with the next one of the connection. So is what is sent
+//! again while this module is paused.
 
 mod decode;
 mod metrics;

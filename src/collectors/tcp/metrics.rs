@@ -35,7 +35,7 @@ static SPURIOUS: Descriptor = Descriptor::counter(
     "tcp",
     "sidecar_connection_spurious_retransmits_total",
     "",
-    "Segments that the peer says it received twice, so that sending them again was needless (DSACK: tcp_sock.dsack_dups).",
+    "Segments that the peer says it received twice, as when sending them again was needless (DSACK: tcp_sock.dsack_dups).",
 );
 static DURATION: Descriptor = Descriptor::gauge(
     "tcp",

@@ -1,0 +1,3 @@
+//! Who it is that the kernel knows by a number.
+
+pub mod cgroups;

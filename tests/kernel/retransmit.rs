@@ -1,0 +1,428 @@
+//! The retransmit collector against the kernel's counters in each network namespace, and those of nft. Ports here are used
+//! by no other test, so that whatever else runs on the machine is not in the sums.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, sendto};
+use nix::sys::wait::waitpid;
+
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen};
+
+const SEGMENTS: &str = "sidecar_retransmit_segments_total";
+const TIMEOUT: &str = "sidecar_retransmit_timeout_seconds_total";
+const RESETS: &str = "sidecar_resets_total";
+const RETRANSMITS: &str = "sidecar_connection_retransmits_total";
+const SPURIOUS: &str = "sidecar_connection_spurious_retransmits_total";
+
+/// What one side of the connections to some ports has sent again.
+struct Side<'a> {
+    metrics: &'a Metrics,
+    role: &'static str,
+    ports: &'a [u16],
+}
+
+impl Side<'_> {
+    fn sum(&self, family: &str, more: &[(&str, &str)]) -> u64 {
+        let of = |port: &u16| {
+            let port = port.to_string();
+            let labels: Vec<_> =
+                [("role", self.role), ("dst_port", &port)].into_iter().chain(more.iter().copied()).collect();
+            self.metrics.sum(family, &labels)
+        };
+        self.ports.iter().map(of).sum()
+    }
+
+    fn all(&self) -> u64 {
+        self.sum(SEGMENTS, &[])
+    }
+
+    fn kind(&self, kind: &str) -> u64 {
+        self.sum(SEGMENTS, &[("kind", kind)])
+    }
+}
+
+/// The kernel's counters of a namespace.
+struct Kernel<'a>(&'a Network, &'a str);
+
+impl Kernel<'_> {
+    fn tcp(&self, name: &'static str) -> u64 {
+        self.0.kernel_counter(self.1, "Tcp", name)
+    }
+
+    fn ext(&self, name: &'static str) -> u64 {
+        self.0.kernel_counter(self.1, "TcpExt", name)
+    }
+}
+
+/// A server in `b` that reads `size` bytes and answers with as many, for each of `connections`; ready when this returns.
+fn echo(network: &Network, ip: &'static str, port: u16, connections: usize, size: usize) -> JoinHandle<()> {
+    let (ready, started) = mpsc::channel();
+    let server = network.within(&network.b, move || {
+        let listener = TcpListener::bind((ip, port)).unwrap();
+        ready.send(()).unwrap();
+        let mut request = vec![0; size];
+        for _ in 0..connections {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut request).unwrap();
+            stream.write_all(&request).unwrap();
+        }
+    });
+    started.recv().unwrap();
+    server
+}
+
+fn exchanges(network: &Network, ip: &str, port: u16, connections: usize, size: usize) {
+    let to: SocketAddr = (ip.parse::<IpAddr>().unwrap(), port).into();
+    let client = network.within(&network.a, move || {
+        for _ in 0..connections {
+            let mut stream = TcpStream::connect(to).unwrap();
+            stream.write_all(&vec![1; size]).unwrap();
+            assert_eq!(drain(&stream), size);
+        }
+    });
+    client.join().unwrap();
+}
+
+fn all_closed(ports: &[u16], connections: u64) -> impl Fn(&Metrics) -> bool {
+    move |metrics| {
+        ["client", "server"]
+            .into_iter()
+            .all(|role| Side { metrics, role, ports }.sum("sidecar_connections_closed_total", &[]) == connections)
+    }
+}
+
+/// Every kind against the counter of the kernel that means the same, on both sides of a link that loses packets both ways.
+#[test]
+fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
+    const PORTS: [u16; 4] = [7311, 7312, 7313, 7314];
+    let network = Network::new();
+    let lossy = ["meta l4proto tcp numgen random mod 100 < 4 drop"];
+    network.filter(&network.a, &lossy);
+    network.filter(&network.b, &lossy);
+    let sidecar = Sidecar::start(Wish::default());
+    for (ip, port, connections, size) in
+        [(B4, 7311, 4, 2_000_000), (B6, 7312, 4, 2_000_000), (B4, 7313, 40, 5000), (B6, 7314, 40, 5000)]
+    {
+        let server = echo(&network, ip, port, connections, size);
+        exchanges(&network, ip, port, connections, size);
+        server.join().unwrap();
+    }
+    let metrics = sidecar.until(all_closed(&PORTS, 88));
+    for (role, ns) in [("client", &network.a), ("server", &network.b)] {
+        let (side, kernel) = (Side { metrics: &metrics, role, ports: &PORTS }, Kernel(&network, ns));
+        assert!(side.all() > 50, "the link is not lossy");
+        assert_eq!(side.all(), kernel.tcp("RetransSegs"), "{role}");
+        assert_eq!(side.all(), side.sum(RETRANSMITS, &[]), "{role}");
+        assert_eq!(side.kind("fast"), kernel.ext("TCPFastRetrans"), "{role}");
+        assert_eq!(side.kind("syn") + side.kind("synack"), kernel.ext("TCPSynRetrans"), "{role}");
+        assert!(side.kind("loss_probe") <= kernel.ext("TCPLossProbes"), "{role}: those with new data count there, too");
+        assert_eq!(side.kind("other"), 0, "{role}");
+        assert_eq!(side.sum(SPURIOUS, &[]), kernel.ext("TCPDSACKRecvSegs"), "{role}");
+    }
+    // A timer that finds its segment still queued on this host fires for nothing. SYN-ACKs have timers, too.
+    let (side, kernel) = (Side { metrics: &metrics, role: "client", ports: &PORTS }, Kernel(&network, &network.a));
+    let released = kernel.ext("TCPTimeouts") + kernel.ext("TCPSlowStartRetrans");
+    let sent = side.kind("timeout") + side.kind("syn");
+    let idle = kernel.ext("TCPSpuriousRtxHostQueues");
+    assert!((sent..=sent + idle).contains(&released), "{released} by timers, {sent} sent, at most {idle} for nothing");
+}
+
+/// Connected sockets: the client's in `a`, the server's in `b`.
+fn pair(network: &Network, ip: &'static str, port: u16) -> (TcpStream, TcpStream) {
+    let listener = network.within(&network.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
+    let client = network.within(&network.a, move || TcpStream::connect((ip, port)).unwrap()).join().unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// The last segment of a message is lost: nothing comes after it that the peer could acknowledge.
+#[test]
+fn tail_losses_are_loss_probes() {
+    let network = Network::new();
+    network.filter(&network.b, &["tcp dport { 7321, 7322 } meta length > 500 numgen inc mod 2 == 0 drop"]);
+    let sidecar = Sidecar::start(Wish::default());
+    for (ip, port) in [(B4, 7321), (B6, 7322)] {
+        let (mut client, mut server) = pair(&network, ip, port);
+        for _ in 0..5 {
+            client.write_all(&[1; 1000]).unwrap();
+            server.read_exact(&mut [0; 1000]).unwrap();
+            server.write_all(&[1]).unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+    }
+    let metrics = sidecar.snapshot();
+    let (side, kernel) =
+        (Side { metrics: &metrics, role: "client", ports: &[7321, 7322] }, Kernel(&network, &network.a));
+    // When a probe is not allowed yet, it is left to the timer, which may fire for nothing. There is no new data that a
+    // probe could carry.
+    let all = side.sum(SEGMENTS, &[("state", "established")]);
+    assert_eq!((side.all(), kernel.tcp("RetransSegs")), (all, all));
+    assert!(all >= 10, "each message was lost once");
+    assert!(side.kind("loss_probe") >= 2, "the first loss of each connection is a tail loss");
+    assert_eq!(side.kind("loss_probe"), kernel.ext("TCPLossProbes"));
+    assert_eq!(side.kind("timeout"), all - side.kind("loss_probe"));
+    let idle = kernel.ext("TCPSpuriousRtxHostQueues");
+    assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
+}
+
+/// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
+fn timeout_of(stream: &TcpStream) -> f64 {
+    let (mut info, mut length) = ([0u32; 26], 104);
+    // SAFETY: the kernel writes at most `length` bytes.
+    let outcome = unsafe {
+        nix::libc::getsockopt(
+            stream.as_raw_fd(),
+            nix::libc::IPPROTO_TCP,
+            nix::libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    assert_eq!(outcome, 0);
+    f64::from(info[2]) / 1e6
+}
+
+/// Nothing gets through: each timer is twice as long as the one before, and all of them were waited for.
+#[test]
+fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
+    let network = Network::new();
+    let sidecar = Sidecar::start(Wish::default());
+    for (ip, ports) in [(B4, 7331..7335), (B6, 7335..7339)] {
+        assert!(ports.into_iter().any(|port| three_timers(&network, &sidecar, ip, port)), "{ip}");
+    }
+}
+
+/// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing.
+fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
+    let (mut client, mut server) = pair(network, ip, port);
+    let kernel = Kernel(network, &network.a);
+    let counters = || ["TCPTimeouts", "TCPSpuriousRtxHostQueues"].map(|name| kernel.ext(name));
+    let (before, sent_before, first) = (counters(), kernel.tcp("RetransSegs"), timeout_of(&client));
+    network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
+    client.write_all(&[1; 100]).unwrap();
+    let timers = |metrics: &Metrics| Side { metrics, role: "client", ports: &[port] }.kind("timeout");
+    let metrics = sidecar.until(|metrics| timers(metrics) == 3);
+    let (after, sent_after) = (counters(), kernel.tcp("RetransSegs"));
+    network.unfilter(&network.b, "input");
+    server.read_exact(&mut [0; 100]).unwrap();
+    if after[1] != before[1] {
+        return false;
+    }
+    let side = Side { metrics: &metrics, role: "client", ports: &[port] };
+    assert_eq!((timers(&metrics), after[0] - before[0]), (3, 3), "{ip}");
+    assert_eq!(side.all(), sent_after - sent_before, "{ip}");
+    assert_eq!(side.kind("loss_probe"), 1, "{ip}: a probe comes before the first timer");
+    let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port.to_string())]).unwrap();
+    assert!((waited - 7.0 * first).abs() < 1e-9, "{ip}: {waited} s, of timers from {first} s on");
+    true
+}
+
+#[test]
+fn lost_syns_and_syn_acks_are_told_apart() {
+    let network = Network::new();
+    network.filter(&network.b, &["tcp dport { 7341, 7343 } drop"]);
+    network.filter(&network.a, &["tcp sport { 7342, 7344 } drop"]);
+    let sidecar = Sidecar::start(Wish::default());
+    let listening =
+        |ip, port| network.within(&network.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
+    let _listeners = [(B4, 7342), (B6, 7344)].map(|(ip, port)| listening(ip, port));
+    let connects = [(B4, 7341), (B4, 7342), (B6, 7343), (B6, 7344)].map(|to| {
+        network.within(&network.a, move || {
+            // A SYN that waits for the address of its neighbour is not sent again.
+            assert!(TcpStream::connect((to.0, 7340)).is_err());
+            retry_syns("2");
+            assert!(TcpStream::connect(to).is_err());
+        })
+    });
+    connects.into_iter().for_each(|connect| connect.join().unwrap());
+    let metrics = sidecar.snapshot();
+    let ports = [7341, 7342, 7343, 7344];
+    let side = |role| Side { metrics: &metrics, role, ports: &ports };
+    assert_eq!(side("client").sum(SEGMENTS, &[("kind", "syn"), ("state", "syn_sent")]), 8);
+    assert_eq!((side("client").all(), Kernel(&network, &network.a).tcp("RetransSegs")), (8, 8));
+    for port in ports {
+        let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port.to_string())]);
+        assert_eq!(waited, Some(3.0), "{port}");
+    }
+    let synacks = side("server").sum(SEGMENTS, &[("kind", "synack"), ("state", "syn_recv")]);
+    assert!(synacks >= 4, "the client's SYN came again, and was answered again");
+    assert_eq!((synacks, synacks), (side("server").all(), Kernel(&network, &network.b).tcp("RetransSegs")));
+}
+
+/// Has connects of this namespace give up after so many, each after twice the time.
+fn retry_syns(times: &str) {
+    std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", times).unwrap();
+    // Since 6.5 some come before that, a second apart.
+    _ = std::fs::write("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "0");
+}
+
+/// With fast open the SYN-ACK belongs to a socket that is there before the handshake is over.
+#[test]
+fn syn_acks_of_fast_open_count_once() {
+    let network = Network::new();
+    let sidecar = Sidecar::start(Wish::default());
+    let listener = network.within(&network.b, || {
+        allow_fast_open();
+        TcpListener::bind((B4, 7345)).unwrap()
+    });
+    let listener = listener.join().unwrap();
+    set_option(&listener, nix::libc::IPPROTO_TCP, nix::libc::TCP_FASTOPEN, &5);
+    network.filter(&network.a, &["tcp sport 7345 tcp flags & (syn | ack) == (syn | ack) numgen inc mod 3 < 2 drop"]);
+    let client = network.within(&network.a, || {
+        allow_fast_open();
+        let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        let (to, flags) = (SockaddrIn::new(10, 199, 0, 2, 7345), MsgFlags::from_bits_retain(nix::libc::MSG_FASTOPEN));
+        sendto(socket.as_raw_fd(), b"early", &to, flags).unwrap();
+        TcpStream::from(socket).read_exact(&mut [0; 4]).unwrap();
+    });
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    server.write_all(b"late").unwrap();
+    client.join().unwrap();
+    drop(server);
+    let metrics = sidecar.until(all_closed(&[7345], 1));
+    assert_eq!(Kernel(&network, &network.b).ext("TCPFastOpenPassive"), 1);
+    for (role, ns) in [("client", &network.a), ("server", &network.b)] {
+        let side = Side { metrics: &metrics, role, ports: &[7345] };
+        let kernel = Kernel(&network, ns).tcp("RetransSegs");
+        assert!(kernel > 0, "{role}");
+        assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (kernel, kernel), "{role}");
+    }
+    assert!(Side { metrics: &metrics, role: "server", ports: &[7345] }.kind("synack") > 0);
+}
+
+/// For clients and servers of the namespace, and without cookies: Documentation/networking/ip-sysctl.rst.
+fn allow_fast_open() {
+    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", (0x1 | 0x2 | 0x4 | 0x200).to_string()).unwrap();
+}
+
+/// RetransSegs counts what this host could not send, too.
+#[test]
+fn segments_that_this_host_fails_to_send_count() {
+    let network = Network::new();
+    let sidecar = Sidecar::start(Wish::default());
+    let (mut client, mut server) = pair(&network, B4, 7351);
+    let kernel = Kernel(&network, &network.a);
+    network.filter(&network.b, &["tcp dport 7351 drop"]);
+    client.write_all(&[1; 100]).unwrap();
+    network.filter_at(&network.a, "output", &["tcp dport 7351 drop"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while kernel.ext("TCPRetransFail") < 3 {
+        assert!(Instant::now() < deadline, "retransmissions do not fail");
+        thread::sleep(Duration::from_millis(10));
+    }
+    network.unfilter(&network.a, "output");
+    network.unfilter(&network.b, "input");
+    server.read_exact(&mut [0; 100]).unwrap();
+    let metrics = sidecar.snapshot();
+    let side = Side { metrics: &metrics, role: "client", ports: &[7351] };
+    let all = kernel.tcp("RetransSegs");
+    assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (all, all));
+    // Where the kernel does not show failures, their cause is not known.
+    let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_retransmit_skb"]);
+    let shown = host.tracepoint_arguments("tcp_retransmit_skb") > 2;
+    assert_eq!(side.kind("other"), if shown { 0 } else { kernel.ext("TCPRetransFail") });
+}
+
+/// Also with tcp at work, but not shown.
+#[test]
+fn a_series_keeps_the_name_of_its_process() {
+    let network = Network::new();
+    network.filter(&network.b, &["tcp dport 7361 drop"]);
+    let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let client = network.within(&network.a, || {
+        let child = in_process("unheard", || {
+            retry_syns("1");
+            assert!(TcpStream::connect((B4, 7361)).is_err());
+        });
+        waitpid(child, None).unwrap();
+    });
+    client.join().unwrap();
+    let metrics = sidecar.snapshot();
+    let labels = [("comm", "unheard"), ("role", "client"), ("dst_ip", B4), ("dst_port", "7361")];
+    assert_eq!(metrics.sum(SEGMENTS, &labels), 1);
+    assert_eq!(metrics.number(TIMEOUT, &labels), Some(1.0));
+    assert_eq!(metrics.count(RETRANSMITS, &[]), 0);
+}
+
+/// Every reset on a link, against OutRsts of the side that sent it and the packets that the other one saw come in.
+#[test]
+fn resets_equal_the_kernels_counters() {
+    let network = Network::new();
+    for ns in [&network.a, &network.b] {
+        network.filter(ns, &["tcp flags & rst == rst counter"]);
+    }
+    let sidecar = Sidecar::start(Wish::default());
+    let refused = network.within(&network.a, || {
+        for (to, times) in [((B4, 7371), 5), ((B6, 7372), 3)] {
+            (0..times).for_each(|_| assert!(TcpStream::connect(to).is_err()));
+        }
+    });
+    refused.join().unwrap();
+    for (ip, port) in [(B4, 7373), (B6, 7374)] {
+        // Closed with something left to read.
+        let (mut client, server) = pair(&network, ip, port);
+        client.write_all(b"unread").unwrap();
+        server.peek(&mut [0]).unwrap();
+        drop(server);
+        assert!(client.read(&mut [0]).is_err());
+        // Closed without waiting for what is on its way.
+        let (client, mut server) = pair(&network, ip, port + 2);
+        set_option(&client, nix::libc::SOL_SOCKET, nix::libc::SO_LINGER, &[1, 0]);
+        drop(client);
+        assert!(server.read(&mut [0]).is_err());
+    }
+    let metrics = sidecar.snapshot();
+    let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_send_reset"]);
+    let all_shown = host.tracepoint_arguments("tcp_send_reset") > 2;
+    let sum = |port: u16, more: &[(&str, &str)]| {
+        let port = port.to_string();
+        let labels: Vec<_> = [("dst_port", port.as_str())].into_iter().chain(more.iter().copied()).collect();
+        metrics.sum(RESETS, &labels)
+    };
+    let sums = |direction| {
+        let of = |ports: std::ops::RangeInclusive<u16>| ports.map(|port| sum(port, &[("direction", direction)])).sum();
+        let sums: [u64; 3] = [of(7371..=7372), of(7373..=7374), of(7375..=7376)];
+        sums
+    };
+    assert_eq!(sums("received"), [8, 2, 2]);
+    assert_eq!((network.filtered(&network.a), network.filtered(&network.b)), (vec![10], vec![2]));
+    let [a, b] = [&network.a, &network.b].map(|ns| Kernel(&network, ns).tcp("OutRsts"));
+    assert_eq!((a, b), (2, 10));
+    assert_eq!(sums("sent"), [if all_shown { 8 } else { 0 }, 2, 2]);
+    // Those of sockets have a name; before 6.10 none has a reason.
+    let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let aborted = [("direction", "sent"), ("comm", comm.trim())];
+    assert_eq!((sum(7373, &aborted), sum(7376, &aborted)), (1, 1));
+    let refused = [("direction", "sent"), ("reason", "no_socket")];
+    assert_eq!((sum(7371, &refused), sum(7372, &refused)), if all_shown { (5, 3) } else { (0, 0) });
+}
+
+/// Ten thousand messages that arrive.
+#[test]
+fn no_program_runs_while_nothing_is_lost() {
+    let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let listener = listen("127.0.0.1");
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let runs = || sidecar.snapshot().sum("sidecar_bpf_runs_total", &[("module", "retransmit")]);
+    let before = runs();
+    for _ in 0..10_000 {
+        client.write_all(&[1]).unwrap();
+        server.read_exact(&mut [0]).unwrap();
+    }
+    let runs = runs() - before;
+    assert!(runs < 100, "{runs} runs for 10000 messages (other processes may have lost some)");
+}
+
+fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) {
+    // SAFETY: the kernel reads what the reference is to.
+    let outcome = unsafe {
+        nix::libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), size_of::<T>() as u32)
+    };
+    assert_eq!(outcome, 0);
+}
