@@ -241,13 +241,12 @@ fn a_dropped_segment_belongs_to_its_socket() {
     let network = Network::new();
     let sidecar = start();
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
-    for (to, port, ns, hook) in [
-        (B4, 7101, &network.b, "input"),
-        (B6, 7102, &network.b, "input"),
-        (B4, 7103, &network.a, "output"),
-        (B6, 7104, &network.a, "output"),
-    ] {
-        let listener = network.within(&network.b, move || TcpListener::bind((ip(to), port)).unwrap()).join().unwrap();
+    for (to, ns, hook) in
+        [(B4, &network.b, "input"), (B6, &network.b, "input"), (B4, &network.a, "output"), (B6, &network.a, "output")]
+    {
+        // A port of the kernel's choice, as these tests may run twice at a time.
+        let listener = network.within(&network.b, move || TcpListener::bind((ip(to), 0)).unwrap()).join().unwrap();
+        let port = listener.local_addr().unwrap().port();
         let mut client =
             network.within(&network.a, move || TcpStream::connect((ip(to), port)).unwrap()).join().unwrap();
         let (mut server, _) = listener.accept().unwrap();
