@@ -367,6 +367,29 @@ fn an_error_in_a_flag_names_the_flag() {
 }
 
 #[test]
+fn memory_stands_for_two_modules() {
+    let modules = |text: &str| {
+        let variable = ("EBPF_SIDECAR_COLLECTOR_MODULES".to_owned(), text.to_owned());
+        config::load(None, [variable], &[]).map(|loaded| loaded.config.collector.modules)
+    };
+    assert_eq!(modules("tcp,memory").unwrap(), ["tcp", "page-cache", "reclaim"]);
+    assert!(modules("memory,reclaim").unwrap_err().to_string().contains("reclaim is named twice"));
+}
+
+#[test]
+fn a_price_is_accepted_by_naming_modules_and_not_by_copying_the_defaults() {
+    let named = |file: Option<&Path>, variable: Option<&str>| {
+        let variable = variable.map(|text| ("EBPF_SIDECAR_COLLECTOR_MODULES".to_owned(), text.to_owned()));
+        config::load(file, variable, &[]).unwrap().config.collector.named
+    };
+    let all = collectors::ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(",");
+    assert!(!named(None, None));
+    assert!(!named(Some(Path::new("configs/config.yaml")), None));
+    assert!(named(None, Some(&all)));
+    assert!(named(None, Some("fadvise")));
+}
+
+#[test]
 fn every_module_runs_by_default_and_sections_belong_to_modules() {
     let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
     assert_eq!(Config::default().collector.modules, names);

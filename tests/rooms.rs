@@ -12,7 +12,7 @@ const ROOMS: &str = "
     app        -> bpf collectors config engine histogram kernel privileges sampler server shutdown status
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config) duration histogram server(Config) telemetry(Config)
+    config     -> collectors(ALL,Config,resolve) duration histogram server(Config) telemetry(Config)
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
     engine     -> bpf collectors histogram kernel sampler snapshot status

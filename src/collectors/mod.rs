@@ -29,6 +29,18 @@ use crate::status::{HookReport, MapReport, ProgramReport};
 pub const ALL: &[&Spec] =
     &[&tcp::SPEC, &retransmit::SPEC, &fadvise::SPEC, &page_cache::SPEC, &reclaim::SPEC, &drops::SPEC];
 
+/// Names that stand for several collectors.
+pub const ALIASES: &[(&str, &[&str])] = &[("memory", &["page-cache", "reclaim"])];
+
+/// The names of collectors that a list of names stands for. Names that nobody has are kept.
+pub fn resolve(names: &[String]) -> Vec<String> {
+    let stands_for = |name: &String| match ALIASES.iter().find(|(alias, _)| alias == name) {
+        Some((_, several)) => several.iter().map(|&one| one.to_owned()).collect(),
+        None => vec![name.clone()],
+    };
+    names.iter().flat_map(stands_for).collect()
+}
+
 /// A section for each collector, owned by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use sections::{Collector, Metrics, Node};
 pub use setting::{Flag, Origin};
 
-use crate::{server, telemetry};
+use crate::{collectors, server, telemetry};
 use keys::Keys;
 use setting::{Defaults, Setting};
 
@@ -83,9 +83,16 @@ pub fn load(
 
     let figment = settings.iter().fold(Figment::from(Defaults), |layers, setting| layers.merge(setting));
     let mut config = figment.extract::<Config>().map_err(|error| blame(&settings, error))?;
-    config.collector.named = settings.iter().any(|setting| setting.key == "collector.modules");
+    config.collector.modules = collectors::resolve(&config.collector.modules);
+    config.collector.named = settings.iter().any(|setting| names_modules(setting, &keys));
     limits::check(&config).map_err(|refused| refused.in_context(&figment))?;
     Ok(Loaded { config, effective: Effective::new(&figment, &keys) })
+}
+
+/// Whether the operator has named modules, rather than copied the file that lists every key with its default.
+fn names_modules(setting: &Setting, keys: &Keys) -> bool {
+    let copied = matches!(setting.origin, Origin::File(_)) && keys.default_of(&setting.key) == Some(&setting.value);
+    setting.key == "collector.modules" && !copied
 }
 
 /// Finds the setting that has the wrong type: the one that spoils the defaults. (The error alone does not always know

@@ -7,6 +7,10 @@ RARE = {
     "kfree_skb",
     "mm_filemap_add_to_page_cache",
     "mm_filemap_delete_from_page_cache",
+    "mm_vmscan_direct_reclaim_begin",
+    "mm_vmscan_direct_reclaim_end",
+    "mm_vmscan_memcg_reclaim_begin",
+    "mm_vmscan_memcg_reclaim_end",
     "page_cache_sync_ra",
     "tcp_receive_reset",
     "tcp_retransmit_skb",
@@ -24,7 +28,7 @@ def test_the_default_run_hangs_on_rare_events_alone(sidecar):
     programs = {id: program for id, program in listed("prog").items() if id in ids["prog"]}
 
     # A connection changes its state, a segment is sent again, a packet is dropped; a page comes, goes, gets dirty or is
-    # waited for. And iterators, which run when the daemon reads them. Nothing else; nothing at all where data is sent or
+    # waited for; memory is short. And iterators, which run when the daemon reads them. Nothing else; nothing at all where data is sent or
     # received, or read from the page cache, and no system call.
     attached = sorted((link["type"], link.get("tp_name") or link.get("target_name")) for link in links)
     events = {name for kind, name in attached if kind == "raw_tracepoint"}
