@@ -137,7 +137,11 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
         let options = Options {
             modules: config.collector.modules.clone(),
-            budget: Budget { percent: config.collector.max_cpu_percent, window: config.collector.max_cpu_window },
+            budget: Budget {
+                percent: config.collector.max_cpu_percent,
+                // It is looked at once in an interval.
+                window: config.collector.max_cpu_window.max(config.collector.interval),
+            },
             node: Arc::from(config.node.name.as_str()),
             bounds: bounds.collect::<Result<_, _>>().expect("the configuration was checked"),
         };

@@ -36,9 +36,8 @@ fn collector(collector: &Collector) -> Result<(), Refused> {
     if !(0.0..=MOST_CPU).contains(&collector.max_cpu_percent) {
         return refuse("collector.max_cpu_percent", format!("expected a number from 0 to {MOST_CPU}"));
     }
-    if collector.max_cpu_window < collector.interval {
-        let allowed = format!("it must be at least collector.interval, which is {}", human(collector.interval));
-        return refuse("collector.max_cpu_window", allowed);
+    if collector.max_cpu_window < SHORTEST_INTERVAL {
+        return refuse("collector.max_cpu_window", format!("it must be at least {}", human(SHORTEST_INTERVAL)));
     }
     if collector.sections.fadvise.read_back_window < SHORTEST_WINDOW {
         return refuse("collector.fadvise.read_back_window", format!("it must be at least {}", human(SHORTEST_WINDOW)));
