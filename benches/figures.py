@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import programs
 from measure import (DAEMON, Company, Daemon, Holders, Load, command_cpu_ns, median, median_interval, progress,
                      quantile, unreclaimable)
 
@@ -102,6 +103,19 @@ def others():
     added("a system call (getppid): added", "none", "getppid")
     added("- with fadvise named, where only the tracepoint is to be had", "", "getppid", **named)
     added("a call of posix_fadvise, with fadvise named: added", "", "fadvise", path, **named)
+
+
+def each():
+    """kernel.bpf_stats_enabled"""
+    settings = {
+        "EBPF_SIDECAR_COLLECTOR_MODULES": "tcp,retransmit,fadvise,page-cache,reclaim,drops",
+        "EBPF_SIDECAR_COLLECTOR_PAGE_CACHE_LOOKUPS": "true",
+        "EBPF_SIDECAR_COLLECTOR_MAX_CPU_PERCENT": "0",
+    }
+    floor, rows = programs.measure(file_to_read(), settings)
+    row("an empty program: a run", "", f"{floor:.0f} ns", each.__doc__)
+    for name, runs, ns in rows:
+        row(f"- beyond that, `{name}`", "", f"{ns:.0f} ns ({runs} runs)", each.__doc__)
 
 
 def quartile_ratio(pairs):
@@ -262,7 +276,7 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
-ALL = {figure.__name__: figure for figure in (rr, crr, scrape, rss, kernel, start, cpu, encode, binary, others)}
+ALL = {figure.__name__: figure for figure in (rr, crr, scrape, rss, kernel, start, cpu, encode, binary, others, each)}
 
 
 def host():

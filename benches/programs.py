@@ -2,11 +2,19 @@
 
 import contextlib
 import os
+import random
 import re
+import socket
 import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
-from measure import LOAD, Daemon, Load
+from measure import LOAD, Daemon, Load, progress
+
+sys.path.append("tests/e2e")
+import network  # noqa: E402
 
 STATISTICS = "/proc/sys/kernel/bpf_stats_enabled"
 
@@ -52,19 +60,114 @@ def programs(pid):
     return found
 
 
-def work(kind, *words, milliseconds=1000):
-    with Load(kind, *words) as load:
-        load.work(milliseconds)
+def connections(_file):
+    with Load("crr") as load:
+        load.work(2000)
 
 
-def measure(stimuli, modules):
-    """Rows of program, runs, nanoseconds of a run less those of an empty one; after all stimuli have been given."""
-    with statistics(), empty() as nothing, Daemon(EBPF_SIDECAR_COLLECTOR_MODULES=modules) as daemon:
-        for stimulus in stimuli:
-            stimulus()
+def losses(_file):
+    """64 MiB over a link that loses 3 % of the segments, each way."""
+    with network.pair() as (a, b, ip, _):
+        listener = network.within(b, lambda: socket.create_server((ip, 0)))
+        client = network.within(a, lambda: socket.create_connection(listener.getsockname()))
+        server, _ = listener.accept()
+        for namespace in (a, b):
+            network.lose(namespace, percent=3)
+        sender = threading.Thread(target=client.sendall, args=(bytes(64 << 20),))
+        sender.start()
+        left = 64 << 20
+        while left:
+            left -= len(server.recv(1 << 20))
+        sender.join()
+
+
+def half_open(_file):
+    """SYN-ACKs that never arrive are sent again."""
+    with network.pair() as (a, b, ip, _):
+        listener = network.within(b, lambda: socket.create_server((ip, 6001), backlog=500))
+        rule = "table inet t { chain c { type filter hook input priority 0; tcp sport 6001 drop; }; }\n"
+        network.run("nft", "-f", "-", namespace=a, stdin=rule)
+        clients = [network.within(a, lambda: socket.socket()) for _ in range(200)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((ip, 6001))
+        time.sleep(8)
+        for client in (*clients, listener):
+            client.close()
+
+
+def refusals(_file):
+    """A reset for each SYN."""
+    for _ in range(3000):
+        with socket.socket() as client:
+            client.connect_ex(("127.0.0.1", 9))
+
+
+def unwanted(_file):
+    with Load("refused") as load:
+        load.work(1000)
+
+
+def advice(file):
+    with Load("fadvise", file) as load:
+        load.work(1000)
+
+
+def churn(file):
+    with Load("churn", file) as load:
+        load.work(2000)
+
+
+def writes(file):
+    for _ in range(20):
+        with open(file, "r+b") as target:
+            target.write(bytes(16 << 20))
+            os.fsync(target.fileno())
+            os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def random_reads(file):
+    with open(file, "rb") as target:
+        os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for page in random.sample(range(4096), 4096):
+            os.pread(target.fileno(), 1, page * 4096)
+
+
+def pressure(file):
+    """A process that reads four times what its cgroup may hold."""
+    version1 = Path("/sys/fs/cgroup/memory")
+    parent, limit = (version1, "memory.limit_in_bytes") if version1.is_dir() else (Path("/sys/fs/cgroup"), "memory.max")
+    cgroup = parent / f"sidecar-bench-{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        (cgroup / limit).write_text(str(4 << 20))
+        child = os.fork()
+        if not child:
+            (cgroup / "cgroup.procs").write_text("0")
+            with open(file, "rb", buffering=0) as source:
+                os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                for _ in range(20):
+                    source.seek(0)
+                    while source.read(1 << 16):
+                        pass
+            os._exit(0)
+        os.waitpid(child, 0)
+    finally:
+        cgroup.rmdir()
+
+
+STIMULI = (connections, losses, half_open, refusals, unwanted, advice, churn, writes, random_reads, pressure)
+
+
+def measure(file, settings):
+    """Nanoseconds of an empty program, and for each of ours the runs, and the nanoseconds of one beyond those."""
+    with statistics(), empty() as nothing, Daemon(**settings) as daemon:
+        for stimulus in STIMULI:
+            progress(f"programs: {stimulus.__name__}")
+            stimulus(file)
         daemon.scrape()
-        time.sleep(0.1)
-        (runs, ns), = programs(nothing).values()
+        ((runs, ns),) = programs(nothing).values()
         floor = ns / runs
-        rows = [(name, runs, ns / runs - floor) for name, (runs, ns) in sorted(programs(daemon.pid).items()) if runs]
-        return floor, rows
+        found = sorted(programs(daemon.pid).items())
+        return floor, [(name, runs, ns / runs - floor) for name, (runs, ns) in found if runs]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the daemon costs, beside what it may cost. benches/run.sh measures everything and writes benches/results.md;
 # `benches/run.sh rr start` measures these alone, `benches/run.sh quick` everything with fewer repetitions (rough).
-# The figures: rr crr scrape rss kernel start cpu encode binary.
+# The figures: rr crr scrape rss kernel start cpu encode binary others each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ encode=$(cargo bench --quiet --no-run --bench encode --message-format=json-rende
 # A network namespace of its own: nobody else's connections count, and the ports and settings in it are ours.
 measure() {
 	scripts/as-root env PYTHONDONTWRITEBYTECODE=1 PATH="$PATH:/usr/sbin:/sbin" ENCODE="$encode" \
-		unshare --net python3 benches/figures.py "$@"
+		unshare --net --mount python3 benches/figures.py "$@"
 }
 if (($#)); then
 	measure "$@"
