@@ -29,6 +29,32 @@ pub fn autoload(object: &mut OpenObject, plan: &Plan) {
     }
 }
 
+/// How the programs of an object hang on the kernel.
+#[derive(Debug)]
+pub struct Attachment {
+    /// By which they are attached.
+    pub plan: Plan,
+    /// Dropping them detaches.
+    links: Vec<Link>,
+}
+
+impl Attachment {
+    /// Nothing is attached yet.
+    pub fn new(plan: &Plan) -> Attachment {
+        Attachment { plan: plan.clone(), links: Vec::new() }
+    }
+
+    /// Takes the links that [`attach`] made.
+    pub fn hold(&mut self, links: Vec<Link>) {
+        self.links = links;
+    }
+
+    /// Detaches what is attached.
+    pub fn release(&mut self) {
+        self.links.clear();
+    }
+}
+
 /// Attaches the programs that the plan takes, but for iterators, which are run. Dropping the links detaches them.
 ///
 /// # Errors

@@ -13,17 +13,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use libbpf_rs::{MapHandle, OpenObject};
+use libbpf_rs::{MapHandle, Object, OpenObject};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::{Hook, btf_name};
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::{MapReport, ProgramReport};
 
 /// Every collector there is, in the order in which it is shown.
 pub const ALL: &[&Spec] =
@@ -146,23 +146,48 @@ pub trait Collector {
     /// As for [`Collector::collect`].
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError>;
 
-    /// Detaches its programs; what they have counted stays. What happens until [`Collector::resume`] is not counted.
-    fn pause(&mut self);
+    /// Its programs and maps in the kernel.
+    fn object(&self) -> &Object;
 
-    /// Attaches them again.
+    /// How the programs are attached.
+    fn attachment(&self) -> &Attachment;
+
+    /// The same, to be changed.
+    fn attachment_mut(&mut self) -> &mut Attachment;
+
+    /// Detaches its programs; what they have counted stays. What happens until [`Collector::resume`] is not counted.
+    fn pause(&mut self) {
+        self.attachment_mut().release();
+    }
+
+    /// Ends a pause.
     ///
     /// # Errors
     /// If the kernel refuses; it stays paused.
-    fn resume(&mut self, now_ns: u64) -> Result<(), CollectError>;
+    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
+        self.reattach()
+    }
 
-    /// What it hangs on, and what it does without.
-    fn hooks(&self) -> Vec<HookReport>;
+    /// Attaches its programs again.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn reattach(&mut self) -> Result<(), CollectError> {
+        let links = object::attach(self.object(), &self.attachment().plan);
+        let links = links.map_err(CollectError::during("attaching the BPF programs again"))?;
+        self.attachment_mut().hold(links);
+        Ok(())
+    }
 
-    /// What is missing for want of a hook; empty if nothing is.
-    fn missing(&self) -> String;
+    /// What this kernel cannot tell, in words; empty if that is nothing.
+    fn missing(&self) -> String {
+        self.attachment().plan.missing()
+    }
 
-    /// Its programs and what they have cost.
-    fn programs(&self) -> Vec<ProgramReport>;
+    /// What its programs have cost.
+    fn programs(&self) -> Vec<ProgramReport> {
+        object::costs(self.object())
+    }
 
     /// Its maps.
     fn maps(&self) -> Vec<MapReport>;
@@ -170,8 +195,10 @@ pub trait Collector {
     /// How often something was counted in `other`, by the families that this concerns.
     fn folded(&self) -> Vec<(&'static Descriptor, u64)>;
 
-    /// Its totals beside the kernel's own, since start.
-    fn audit(&mut self) -> Vec<Audit>;
+    /// Its totals beside the kernel's own, since start; none if there are none to be compared.
+    fn audit(&mut self) -> Vec<Audit> {
+        Vec::new()
+    }
 }
 
 /// A total of the kernel and ours for the same thing.
@@ -207,4 +234,28 @@ impl CollectError {
 pub fn btf_names() -> Vec<String> {
     let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives).map(btf_name);
     ways.chain(ALL.iter().flat_map(|spec| spec.enums).map(|name| (*name).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_start_after_those_they_need_and_are_paused_one_by_one() {
+        for (index, spec) in ALL.iter().enumerate() {
+            let earlier = &ALL[..index];
+            assert!(spec.needs.is_none_or(|needed| earlier.iter().any(|other| other.name == needed)), "{}", spec.name);
+            assert!(earlier.iter().all(|other| other.rank != spec.rank && other.name != spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn aliases_stand_for_collectors() {
+        let names: Vec<_> = ALL.iter().map(|spec| spec.name).collect();
+        assert!(
+            ALIASES
+                .iter()
+                .all(|(alias, several)| { !names.contains(alias) && several.iter().all(|one| names.contains(one)) })
+        );
+    }
 }

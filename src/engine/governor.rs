@@ -112,6 +112,13 @@ impl Governor {
     }
 }
 
+impl Governor {
+    /// A module could not go on: it rests for another window.
+    pub fn postpone(&mut self, module: usize, now_ns: u64) {
+        self.modules[module].paused_until = Some(now_ns + self.budget.window.as_nanos() as u64);
+    }
+}
+
 impl Account {
     fn record(&mut self, now_ns: u64, run_ns: u64, window_ns: u64) {
         self.history.push_back((now_ns, run_ns));
@@ -218,6 +225,17 @@ mod tests {
             rests.push(rest.as_secs() / 60);
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 16]);
+    }
+
+    #[test]
+    fn what_cannot_go_on_rests_for_another_window() {
+        let mut governor = governor();
+        governor.decide(0, &loads([0, 0, 0]));
+        governor.decide(SECOND, &loads([1000, 0, 0]));
+        assert_eq!(governor.decide(61 * SECOND, &loads([1000, 0, 0])), [Order::Resume { module: 0 }]);
+        governor.postpone(0, 61 * SECOND);
+        assert_eq!(governor.decide(120 * SECOND, &loads([1000, 0, 0])), []);
+        assert_eq!(governor.decide(121 * SECOND, &loads([1000, 0, 0])), [Order::Resume { module: 0 }]);
     }
 
     #[test]

@@ -137,7 +137,8 @@ impl Engine<'_> {
                 Order::Pause { module, percent, rest } => {
                     self.modules[module].pause(percent, rest, self.options.budget)
                 }
-                Order::Resume { module } => self.modules[module].resume(now_ns),
+                Order::Resume { module } if self.modules[module].resume(now_ns) => (),
+                Order::Resume { module } => self.governor.postpone(module, now_ns),
             }
         }
     }
@@ -248,11 +249,17 @@ impl<'a> Module<'a> {
         warn!(module = self.spec.name, reason = self.paused, "paused");
     }
 
-    fn resume(&mut self, now_ns: u64) {
-        self.paused.clear();
-        if self.guarded(|collector| collector.resume(now_ns)).is_some() {
+    /// Whether it could go on.
+    fn resume(&mut self, now_ns: u64) -> bool {
+        let resumed = self.guarded(|collector| {
+            let resumed = collector.resume(now_ns);
+            resumed.inspect_err(|_| collector.pause())
+        });
+        if resumed.is_some() {
+            self.paused.clear();
             info!(module = self.spec.name, "goes on");
         }
+        resumed.is_some()
     }
 
     fn report(&self) -> ModuleReport {
@@ -267,7 +274,7 @@ impl<'a> Module<'a> {
         };
         match &self.state {
             State::Running { collector, failure } => {
-                report.hooks = collector.hooks();
+                report.hooks = collector.attachment().plan.reports();
                 report.programs = collector.programs();
                 report.maps = collector.maps();
                 let missing = if self.paused.is_empty() { collector.missing() } else { self.paused.clone() };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore};
+use libbpf_rs::{MapCore, Object};
 
 use super::skel::types::{bss, drops_counts, drops_function, drops_key, drops_name, drops_slot};
 use super::skel::{DropsSkel, DropsSkelBuilder, OpenDropsSkel};
@@ -14,15 +14,15 @@ use super::{
 };
 use crate::bpf::enums::module_enumeration;
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::Plain;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot, SlotTable};
 use crate::collectors::labels::OTHER;
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::MapReport;
 
 /// A host has some dozens of reasons, functions and services in use; a slot takes 24 bytes for each CPU.
 const MAX_SERIES: u32 = 2048;
@@ -48,13 +48,11 @@ unsafe impl Counts for drops_counts {}
 
 struct Drops<'a> {
     skel: DropsSkel<'a>,
-    plan: Plan,
+    attachment: Attachment,
     limits: Limits,
     reasons: Reasons,
     drops: CpuTable<drops_slot, drops_counts, Labels>,
     functions: SlotTable<drops_function, ()>,
-    /// Dropping them detaches.
-    links: Vec<Link>,
 }
 
 /// Loads and attaches.
@@ -63,8 +61,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let drops = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = DropsSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let mut drops = Drops::new(setup, open.load()?, plan.clone())?;
-        drops.links = object::attach(drops.skel.object(), plan)?;
+        let mut drops = Drops::new(setup, open.load()?, plan)?;
+        drops.attachment.hold(object::attach(drops.skel.object(), plan)?);
         Ok(drops)
     })?;
     Ok(Box::new(drops))
@@ -80,16 +78,15 @@ fn prepare(open: &mut OpenDropsSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libb
 }
 
 impl<'a> Drops<'a> {
-    fn new(setup: &Setup<'_>, skel: DropsSkel<'a>, plan: Plan) -> libbpf_rs::Result<Drops<'a>> {
+    fn new(setup: &Setup<'_>, skel: DropsSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Drops<'a>> {
         let names = |name| setup.kernel.enumeration(name);
         Ok(Drops {
             limits: setup.limits,
             reasons: Reasons::new(names(reasons::CORE), names(reasons::SUBSYSTEMS)),
             drops: CpuTable::new(skel.object(), "drops")?,
             functions: SlotTable::new(skel.object(), "function")?,
-            links: Vec::new(),
             skel,
-            plan,
+            attachment: Attachment::new(plan),
         })
     }
 
@@ -132,26 +129,16 @@ impl Collector for Drops<'_> {
         self.drops.expire(idle).map_err(CollectError::during("expiring idle series"))
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
+    fn object(&self) -> &Object {
+        self.skel.object()
     }
 
-    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
-        let resuming = CollectError::during("attaching the BPF programs again");
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(resuming)?;
-        Ok(())
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
-    }
-
-    fn missing(&self) -> String {
-        self.plan.missing()
-    }
-
-    fn programs(&self) -> Vec<ProgramReport> {
-        object::costs(self.skel.object())
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -170,9 +157,5 @@ impl Collector for Drops<'_> {
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
         vec![(&metrics::DROPS, self.drops.folded())]
-    }
-
-    fn audit(&mut self) -> Vec<Audit> {
-        Vec::new()
     }
 }

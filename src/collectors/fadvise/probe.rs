@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags};
+use libbpf_rs::{MapCore, MapFlags, Object};
 
 use super::decode;
 use super::metrics::{self, Families};
@@ -14,14 +14,14 @@ use super::skel::types::{
 };
 use super::skel::{FadviseSkel, FadviseSkelBuilder, OpenFadviseSkel};
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Slot, SlotTable};
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::MapReport;
 
 /// Label sets, with `other` a power of two, as hash tables like it. Names of processes times seven advices.
 const MAX_CALLS: u32 = 2047;
@@ -50,14 +50,12 @@ unsafe impl Slot for fadvise_effect {
 
 struct Fadvise<'a> {
     skel: FadviseSkel<'a>,
-    plan: Plan,
+    attachment: Attachment,
     limits: Limits,
     window_ns: u64,
     calls: SlotTable<fadvise_call, Labels>,
     failures: SlotTable<fadvise_failure, Labels>,
     effects: SlotTable<fadvise_effect, Labels>,
-    /// Dropping them detaches.
-    links: Vec<Link>,
 }
 
 /// Loads and attaches.
@@ -66,8 +64,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let fadvise = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = FadviseSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let mut fadvise = Fadvise::new(setup, open.load()?, plan.clone())?;
-        fadvise.links = object::attach(fadvise.skel.object(), plan)?;
+        let mut fadvise = Fadvise::new(setup, open.load()?, plan)?;
+        fadvise.attachment.hold(object::attach(fadvise.skel.object(), plan)?);
         Ok(fadvise)
     })?;
     Ok(Box::new(fadvise))
@@ -97,7 +95,7 @@ fn window_ns(setup: &Setup<'_>) -> u64 {
 }
 
 impl<'a> Fadvise<'a> {
-    fn new(setup: &Setup<'_>, skel: FadviseSkel<'a>, plan: Plan) -> libbpf_rs::Result<Fadvise<'a>> {
+    fn new(setup: &Setup<'_>, skel: FadviseSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Fadvise<'a>> {
         let object = skel.object();
         Ok(Fadvise {
             limits: setup.limits,
@@ -105,9 +103,8 @@ impl<'a> Fadvise<'a> {
             calls: SlotTable::new(object, "calls")?,
             failures: SlotTable::new(object, "failures")?,
             effects: SlotTable::new(object, "effects")?,
-            links: Vec::new(),
             skel,
-            plan,
+            attachment: Attachment::new(plan),
         })
     }
 
@@ -149,7 +146,7 @@ impl<'a> Fadvise<'a> {
 impl Collector for Fadvise<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mapping = CollectError::during("mapping the series");
-        let mut families = Families::new(sees_reads(&self.plan));
+        let mut families = Families::new(sees_reads(&self.attachment.plan));
         for (slot, c, memory) in self.calls.live().map_err(&mapping)? {
             families.call(memory.get_or_insert_with(|| decode::call(slot, &c.key)), &c);
         }
@@ -176,28 +173,22 @@ impl Collector for Fadvise<'_> {
         self.effects.expire(|e| idle(e.head.last_ns, ttl_ns.max(window_ns)), |_, _| ()).map_err(&expiring)
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
-    }
-
     fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
         // Pages may have come and gone.
         self.forget(|_| true).map_err(CollectError::during("forgetting evicted pages"))?;
-        let resuming = "attaching the BPF programs again";
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
-        Ok(())
+        self.reattach()
     }
 
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
+    fn object(&self) -> &Object {
+        self.skel.object()
     }
 
-    fn missing(&self) -> String {
-        self.plan.missing()
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
-    fn programs(&self) -> Vec<ProgramReport> {
-        object::costs(self.skel.object())
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -222,9 +213,5 @@ impl Collector for Fadvise<'_> {
             (metrics::OF_EFFECT, self.effects.folded()),
         ];
         tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
-    }
-
-    fn audit(&mut self) -> Vec<Audit> {
-        Vec::new()
     }
 }

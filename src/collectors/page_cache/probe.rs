@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use libbpf_rs::Link;
+use libbpf_rs::Object;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -15,15 +15,15 @@ use super::skel::types::{
 };
 use super::skel::{OpenPageCacheSkel, PageCacheSkel, PageCacheSkelBuilder};
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::Plain;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot};
-use crate::collectors::{Audit, CollectError, Collector, Objects, Setup};
+use crate::collectors::{CollectError, Collector, Objects, Setup};
 use crate::identity::cgroups::Cgroups;
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::MapReport;
 
 /// Every CPU has counters of its own, and there are no more label sets than processes with a name of their own that
 /// read or write, for each device: this many are plenty.
@@ -58,9 +58,7 @@ unsafe impl Counts for page_cache_reader_counts {}
 
 struct PageCache<'a> {
     skel: PageCacheSkel<'a>,
-    plan: Plan,
-    /// Dropping them detaches.
-    links: Vec<Link>,
+    attachment: Attachment,
     pages: CpuTable<page_cache_pages, page_cache_pages_counts, Labels>,
     cgroups: CpuTable<page_cache_cgroup, page_cache_cgroup_counts, Labels>,
     readers: CpuTable<page_cache_reader, page_cache_reader_counts, Labels>,
@@ -77,8 +75,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let page_cache = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = PageCacheSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let mut page_cache = PageCache::new(setup, open.load()?, plan.clone())?;
-        page_cache.links = object::attach(page_cache.skel.object(), plan)?;
+        let mut page_cache = PageCache::new(setup, open.load()?, plan)?;
+        page_cache.attachment.hold(object::attach(page_cache.skel.object(), plan)?);
         Ok(page_cache)
     })?;
     Ok(Box::new(page_cache))
@@ -112,7 +110,7 @@ fn known(plan: &Plan) -> Known {
 }
 
 impl<'a> PageCache<'a> {
-    fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, plan: Plan) -> libbpf_rs::Result<Self> {
+    fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Self> {
         let object = skel.object();
         Ok(PageCache {
             pages: CpuTable::new(object, "pages")?,
@@ -120,11 +118,10 @@ impl<'a> PageCache<'a> {
             readers: CpuTable::new(object, "readers")?,
             devices: Devices::default(),
             paths: Cgroups::default(),
-            known: known(&plan),
+            known: known(plan),
             idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
-            links: Vec::new(),
             skel,
-            plan,
+            attachment: Attachment::new(plan),
         })
     }
 }
@@ -170,26 +167,16 @@ impl Collector for PageCache<'_> {
         self.readers.expire(idle).map_err(&expiring)
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
+    fn object(&self) -> &Object {
+        self.skel.object()
     }
 
-    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
-        let resuming = "attaching the BPF programs again";
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
-        Ok(())
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
-    }
-
-    fn missing(&self) -> String {
-        self.plan.missing()
-    }
-
-    fn programs(&self) -> Vec<ProgramReport> {
-        object::costs(self.skel.object())
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -204,10 +191,5 @@ impl Collector for PageCache<'_> {
             (metrics::OF_READERS, self.readers.folded()),
         ];
         tables.iter().flat_map(|(families, folded)| families.iter().map(|family| (*family, *folded))).collect()
-    }
-
-    /// The kernel's nr_file_pages has tmpfs in it, and what was there before.
-    fn audit(&mut self) -> Vec<Audit> {
-        Vec::new()
     }
 }

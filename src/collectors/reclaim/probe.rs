@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore};
+use libbpf_rs::{MapCore, Object};
 
 use super::decode;
 use super::metrics::{self, Families};
@@ -11,13 +11,13 @@ use super::skel::types::{reclaim_key, reclaim_stall};
 use super::skel::{OpenReclaimSkel, ReclaimSkel, ReclaimSkelBuilder};
 use super::vmstat::{self, Vmstat};
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Slot, SlotTable};
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::MapReport;
 
 /// A histogram takes 1.7 kB a slot, and there is one for each process name and scope: this many are plenty.
 const MAX_STALLS: u32 = 512;
@@ -33,13 +33,11 @@ unsafe impl Slot for reclaim_stall {
 
 struct Reclaim<'a> {
     skel: ReclaimSkel<'a>,
-    plan: Plan,
+    attachment: Attachment,
     limits: Limits,
     stalls: SlotTable<reclaim_stall, Labels>,
     vmstat: Vmstat,
     tells_cgroups: bool,
-    /// Dropping them detaches.
-    links: Vec<Link>,
 }
 
 /// Loads and attaches; the kernel's own counters count from here on.
@@ -51,9 +49,10 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         prepare(&mut open, plan, setup)?;
         let skel = open.load()?;
         let stalls = SlotTable::new(skel.object(), "stalls")?;
-        let links = object::attach(skel.object(), plan)?;
+        let mut attachment = Attachment::new(plan);
+        attachment.hold(object::attach(skel.object(), plan)?);
         let vmstat = Vmstat::new(tells_cgroups)?;
-        Ok(Reclaim { skel, plan: plan.clone(), limits: setup.limits, stalls, vmstat, tells_cgroups, links })
+        Ok(Reclaim { skel, attachment, limits: setup.limits, stalls, vmstat, tells_cgroups })
     })?;
     Ok(Box::new(reclaim))
 }
@@ -97,32 +96,30 @@ impl Collector for Reclaim<'_> {
         self.stalls.expire(idle, |_, _| ()).map_err(CollectError::during("expiring idle series"))
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
-    }
-
     fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
-        let resuming = CollectError::during("attaching the BPF programs again");
         // The ends of these were missed.
         for thread in self.marked() {
-            self.skel.maps.marks.delete(&thread).map_err(&resuming)?;
+            self.skel.maps.marks.delete(&thread).map_err(CollectError::during("forgetting stalls"))?;
         }
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(&resuming)?;
-        Ok(())
-    }
-
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
+        self.reattach()
     }
 
     fn missing(&self) -> String {
         let untold = if self.tells_cgroups { String::new() } else { CGROUPS_UNTOLD.to_owned() };
-        let texts = [self.plan.missing(), untold];
+        let texts = [self.attachment.plan.missing(), untold];
         texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
-    fn programs(&self) -> Vec<ProgramReport> {
-        object::costs(self.skel.object())
+    fn object(&self) -> &Object {
+        self.skel.object()
+    }
+
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -137,9 +134,5 @@ impl Collector for Reclaim<'_> {
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
         metrics::OF_STALLS.iter().map(|family| (*family, self.stalls.folded())).collect()
-    }
-
-    fn audit(&mut self) -> Vec<Audit> {
-        Vec::new()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use libbpf_rs::Link;
+use libbpf_rs::Object;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 use super::decode::{Decoder, RESET_REASONS};
@@ -12,12 +12,12 @@ use super::skel::types::{
 };
 use super::skel::{OpenRetransmitSkel, RetransmitSkel, RetransmitSkelBuilder};
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Slot, SlotTable};
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::MapReport;
 
 /// Most label sets of each table, whatever `metrics.max_series` allows: few connections are in trouble at a time. With
 /// `other` they fill whole pages and buckets; all maps together take about 0.7 MiB.
@@ -40,15 +40,13 @@ unsafe impl Slot for retransmit_resets {
 
 struct Retransmit<'a> {
     skel: RetransmitSkel<'a>,
-    plan: Plan,
+    attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
     tick_ns: u64,
     segments: SlotTable<retransmit_segments, Labels>,
     timeouts: SlotTable<retransmit_timeouts, Labels>,
     resets: SlotTable<retransmit_resets, Labels>,
-    /// Dropping them detaches.
-    links: Vec<Link>,
 }
 
 /// Loads and attaches.
@@ -57,8 +55,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let retransmit = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = RetransmitSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let mut retransmit = Retransmit::new(setup, open.load()?, plan.clone())?;
-        retransmit.links = object::attach(retransmit.skel.object(), plan)?;
+        let mut retransmit = Retransmit::new(setup, open.load()?, plan)?;
+        retransmit.attachment.hold(object::attach(retransmit.skel.object(), plan)?);
         Ok(retransmit)
     })?;
     Ok(Box::new(retransmit))
@@ -76,7 +74,7 @@ fn prepare(open: &mut OpenRetransmitSkel<'_>, plan: &Plan, setup: &Setup<'_>) ->
 }
 
 impl<'a> Retransmit<'a> {
-    fn new(setup: &Setup<'_>, skel: RetransmitSkel<'a>, plan: Plan) -> libbpf_rs::Result<Retransmit<'a>> {
+    fn new(setup: &Setup<'_>, skel: RetransmitSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Retransmit<'a>> {
         let object = skel.object();
         Ok(Retransmit {
             decoder: Decoder::new(setup.kernel.enumeration(RESET_REASONS)),
@@ -85,9 +83,8 @@ impl<'a> Retransmit<'a> {
             segments: SlotTable::new(object, "segments")?,
             timeouts: SlotTable::new(object, "timeouts")?,
             resets: SlotTable::new(object, "resets")?,
-            links: Vec::new(),
             skel,
-            plan,
+            attachment: Attachment::new(plan),
         })
     }
 }
@@ -118,26 +115,16 @@ impl Collector for Retransmit<'_> {
         self.resets.expire(|r| idle(r.head.last_ns), |_, _| ()).map_err(&expiring)
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
+    fn object(&self) -> &Object {
+        self.skel.object()
     }
 
-    fn resume(&mut self, _now_ns: u64) -> Result<(), CollectError> {
-        let resuming = "attaching the BPF programs again";
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
-        Ok(())
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
-    }
-
-    fn missing(&self) -> String {
-        self.plan.missing()
-    }
-
-    fn programs(&self) -> Vec<ProgramReport> {
-        object::costs(self.skel.object())
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
@@ -150,9 +137,5 @@ impl Collector for Retransmit<'_> {
             (&metrics::TIMEOUT, self.timeouts.folded()),
             (&metrics::RESETS, self.resets.folded()),
         ]
-    }
-
-    fn audit(&mut self) -> Vec<Audit> {
-        Vec::new()
     }
 }

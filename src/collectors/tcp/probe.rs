@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags};
+use libbpf_rs::{MapCore, MapFlags, Object};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
@@ -19,7 +19,7 @@ use super::skel::types::{
 use super::skel::{OpenTcpSkel, TcpSkel, TcpSkelBuilder};
 use super::walk::Pacer;
 use crate::bpf::load::{self, LoadError};
-use crate::bpf::object;
+use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
@@ -28,7 +28,7 @@ use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
-use crate::status::{HookReport, MapReport, ProgramReport};
+use crate::status::{MapReport, ProgramReport};
 
 /// Histograms take 3.4 kB a slot, and their labels have no addresses: this many are plenty.
 const MAX_TIMINGS: u32 = 512;
@@ -64,7 +64,7 @@ unsafe impl Slot for tcp_caller {
 
 struct Tcp<'a> {
     skel: TcpSkel<'a>,
-    plan: Plan,
+    attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
     tick_ns: u64,
@@ -75,8 +75,6 @@ struct Tcp<'a> {
     caller: SlotTable<tcp_caller, Labels>,
     sockets: Traversal,
     files: Option<Traversal>,
-    /// Dropping them detaches.
-    links: Vec<Link>,
     pacer: Pacer,
     /// When the last pass was made.
     passed_ns: u64,
@@ -93,8 +91,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let mut tcp = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = TcpSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
-        let mut tcp = Tcp::new(setup, open.load()?, plan.clone())?;
-        tcp.links = object::attach(tcp.skel.object(), plan)?;
+        let mut tcp = Tcp::new(setup, open.load()?, plan)?;
+        tcp.attachment.hold(object::attach(tcp.skel.object(), plan)?);
         Ok(tcp)
     })?;
     let shared =
@@ -127,7 +125,7 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
 }
 
 impl<'a> Tcp<'a> {
-    fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, plan: Plan) -> libbpf_rs::Result<Tcp<'a>> {
+    fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Tcp<'a>> {
         let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
         let walk = &skel.progs.tcp_walk;
         let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
@@ -143,14 +141,13 @@ impl<'a> Tcp<'a> {
             caller: SlotTable::new(object, "caller")?,
             sockets,
             files,
-            links: Vec::new(),
             pacer: Pacer::new(monotonic_ns()),
             passed_ns: 0,
             auditor: Auditor::default(),
             sees_all_processes: in_first_pid_namespace(),
             carried: 0,
             skel,
-            plan,
+            attachment: Attachment::new(plan),
         })
     }
 
@@ -282,27 +279,26 @@ impl Collector for Tcp<'_> {
         Ok(())
     }
 
-    fn pause(&mut self) {
-        self.links.clear();
-    }
-
     fn resume(&mut self, now_ns: u64) -> Result<(), CollectError> {
-        let resuming = "attaching the BPF programs again";
-        self.links = object::attach(self.skel.object(), &self.plan).map_err(CollectError::during(resuming))?;
+        self.reattach()?;
         self.walk(now_ns).map_err(CollectError::during("taking over open sockets"))
-    }
-
-    fn hooks(&self) -> Vec<HookReport> {
-        self.plan.reports()
-    }
-
-    fn missing(&self) -> String {
-        self.plan.missing()
     }
 
     fn programs(&self) -> Vec<ProgramReport> {
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
         object::costs(self.skel.object()).into_iter().chain([self.sockets.report("tcp_pass")]).chain(files).collect()
+    }
+
+    fn object(&self) -> &Object {
+        self.skel.object()
+    }
+
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    fn attachment_mut(&mut self) -> &mut Attachment {
+        &mut self.attachment
     }
 
     fn maps(&self) -> Vec<MapReport> {
