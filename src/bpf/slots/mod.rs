@@ -55,6 +55,8 @@ pub struct SlotTable<V, C> {
     freed: MapHandle,
     pool: MapHandle,
     capacity: u32,
+    /// Of the maps that are as large empty as full: all but the index.
+    fixed_bytes: u64,
     mapping: Mapping<V>,
     /// What the owner of the table remembers of each slot in use, until it is recycled.
     memory: Vec<Option<C>>,
@@ -86,7 +88,9 @@ impl<V: Slot, C> SlotTable<V, C> {
         let fresh = SlotPool { next: 1, max: capacity, folded: 0 };
         pool.update(&FIRST, fresh.as_bytes(), MapFlags::ANY)?;
         let mapping = Mapping::new(&array, 1)?;
-        Ok(SlotTable { name, array, index, freed, pool, capacity, mapping, memory: Vec::new(), retired: Vec::new() })
+        let fixed_bytes = [&array, &freed, &pool].into_iter().filter_map(own::map_bytes).sum();
+        let (memory, retired) = (Vec::new(), Vec::new());
+        Ok(SlotTable { name, array, index, freed, pool, capacity, fixed_bytes, mapping, memory, retired })
     }
 
     /// Slots that are in use, `other` first if anything was counted there.
@@ -169,11 +173,10 @@ impl<V: Slot, C> SlotTable<V, C> {
     /// Its maps as one.
     pub fn report(&self) -> MapReport {
         let pool = self.pool();
-        let maps = [&self.array, &self.index, &self.freed, &self.pool];
         MapReport {
             name: self.name.to_owned(),
             entries: Some(u64::from(pool.next.min(pool.max)).saturating_sub(1)),
-            bytes: maps.into_iter().filter_map(own::map_bytes).sum(),
+            bytes: self.fixed_bytes + own::map_bytes(&self.index).unwrap_or(0),
             full: Some(pool.folded),
         }
     }

@@ -61,8 +61,9 @@ impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
     /// If the array cannot be mapped.
     pub fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
         let map = object::map(object, &format!("{name}_counts"))?;
-        let counts = Counters { map, counts: std::marker::PhantomData };
-        Ok(CpuTable { slots: SlotTable::new(object, name)?, counts })
+        let mut slots = SlotTable::new(object, name)?;
+        slots.fixed_bytes += own::map_bytes(&map).unwrap_or(0);
+        Ok(CpuTable { slots, counts: Counters { map, counts: std::marker::PhantomData } })
     }
 
     /// Slots that are in use, with the sum of their counters, `other` first if anything was counted there.
@@ -95,9 +96,7 @@ impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
 
     /// Its maps as one.
     pub fn report(&self) -> MapReport {
-        let mut report = self.slots.report();
-        report.bytes += own::map_bytes(&self.counts.map).unwrap_or(0);
-        report
+        self.slots.report()
     }
 }
 
