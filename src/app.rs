@@ -63,16 +63,17 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
         let hooks = spec.hooks.iter().filter(|hook| config.collector.sections.wants(hook));
         let plan = Plan::new(hooks, kernel, config.collector.named);
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
-        let (status, reason) = match plan.check() {
+        let check = plan.check();
+        let declined = wanted && check.as_ref().is_err_and(|missing| missing.declined);
+        let (status, reason) = match check {
             _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),
-            Err(missing) => {
-                (if missing.declined { Status::Disabled } else { Status::Unsupported }, missing.to_string())
-            }
+            Err(missing) if declined => (Status::Disabled, missing.to_string()),
+            Err(missing) => (Status::Unsupported, missing.to_string()),
             Ok(()) if plan.missing().is_empty() => (Status::Running, String::new()),
             Ok(()) => (Status::Degraded, plan.missing()),
         };
-        let (name, summary) = (spec.name, spec.summary);
-        ModuleReport { name, summary, status, reason, hooks: plan.reports(), programs: Vec::new(), maps: Vec::new() }
+        let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
+        ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
     };
     collectors::ALL.iter().map(report).collect()
 }

@@ -28,6 +28,7 @@ pub fn verdict(report: &Report<'_>) -> u8 {
         return 2;
     }
     match status::health(report.modules) {
+        Health::Healthy if report.modules.iter().any(|module| module.declined) => 1,
         Health::Healthy => 0,
         Health::Degraded => 1,
         Health::Unhealthy => 2,
@@ -124,6 +125,10 @@ impl fmt::Display for Report<'_> {
         }
         for module in self.modules {
             writeln!(f)?;
+            if self.missing.is_some() {
+                writeln!(f, "{:<14}cannot run", module.name)?;
+                continue;
+            }
             writeln!(f, "{:<14}{}{}", module.name, module.status, because(&module.reason))?;
             if module.status != Status::Disabled {
                 module.hooks.iter().try_for_each(|hook| row(f, hook))?;
@@ -157,6 +162,7 @@ mod tests {
             summary: "TCP connections",
             status,
             reason: reason.to_owned(),
+            declined: false,
             hooks: vec![
                 HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
                 HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Flag;
 
-/// Shows what the Linux kernel knows about TCP connections, as Prometheus metrics, JSON and gRPC.
+/// Shows what the Linux kernel knows about TCP connections, retransmissions, drops, the page cache and reclaim.
 #[derive(Debug, Parser)]
 #[command(name = "ebpf-sidecar", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {

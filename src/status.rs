@@ -106,6 +106,8 @@ pub struct ModuleReport {
     pub status: Status,
     /// Why it is not running in full; empty when it is.
     pub reason: String,
+    /// It is disabled because it would take something from unrelated work, and was not named.
+    pub declined: bool,
     /// Its hooks, in use or not.
     pub hooks: Vec<HookReport>,
     /// Its programs that are loaded.
@@ -209,6 +211,7 @@ mod tests {
                 summary: "",
                 status,
                 reason: String::new(),
+                declined: false,
                 hooks: vec![],
                 programs: vec![],
                 maps: vec![],

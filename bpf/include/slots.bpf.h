@@ -160,7 +160,7 @@ static __always_inline struct slot_use *slot_use(void *slots, void *counts, __u3
 	return use;
 }
 
-/* Whether the slot is in use, for this key. */
+/* Whether the slot is in use, for this key, and stays so as far as one can see. */
 static __always_inline bool slot_is_of(void *slots, __u32 slot, const __u64 *key, const __u32 size)
 {
 	struct slot_head *head;
@@ -169,7 +169,7 @@ static __always_inline bool slot_is_of(void *slots, __u32 slot, const __u64 *key
 	if (slot == SLOT_OTHER)
 		return false;
 	head = bpf_map_lookup_elem(slots, &slot);
-	if (!head || !head->joins)
+	if (!head || !head->joins || head->dead)
 		return false;
 	its = (const __u64 *)(head + 1);
 	for (__u32 i = 0; i < size / sizeof(*key); i++)

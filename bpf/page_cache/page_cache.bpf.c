@@ -50,26 +50,47 @@ static __always_inline __u32 device_of(struct inode *inode)
 	}
 }
 
+/* The slots of the pages that came or went last on this CPU: most likely those of the next ones, too. */
+struct recent {
+	__u32 pages, cgroup;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct recent);
+} recent SEC(".maps");
+
+static __always_inline struct recent *my_recent(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&recent, &zero);
+}
+
 /* The counters of the current process and the device on this CPU; NULL if the pages are not counted. */
 static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping, __u64 now)
 {
 	struct page_cache_pages_key key = {};
+	struct recent *last = my_recent();
 
-	if (!mapping || !mapping->host)
+	if (!last || !mapping || !mapping->host)
 		return NULL;
 	key.device = device_of(mapping->host);
 	if (!key.device)
 		return NULL;
 	who_current(&key.who);
-	return SLOT_COUNTS(pages, &key, now);
+	return SLOT_COUNTS_AGAIN(pages, &key, now, &last->pages);
 }
 
 /* The counters of the cgroup that the pages are charged to, on this CPU; NULL if there is none. */
 static __always_inline struct page_cache_cgroup_counts *cgroup_of(struct folio *folio, __u64 now)
 {
 	__u64 cgroup = folio_cgroup(folio);
+	struct recent *last = my_recent();
 
-	return cgroup ? SLOT_COUNTS(cgroups, &cgroup, now) : NULL;
+	return cgroup && last ? SLOT_COUNTS_AGAIN(cgroups, &cgroup, now, &last->cgroup) : NULL;
 }
 
 /* By then they are charged. */

@@ -25,9 +25,13 @@ pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
 }
 
 /// Name of a process, as `task_struct.comm` has it. Bytes that are not UTF-8 are shown as `\\xff`, and a text that looks
-/// like that has its backslash shown as `\\x5c`: two names never look the same, as two series must not.
+/// like that has its backslash shown as `\\x5c`; a process called like the series for what found no room has its first
+/// letter shown so. Two names never look the same, as two series must not.
 pub fn comm(bytes: &[u8; 16]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    if &bytes[..end] == OTHER.as_bytes() {
+        return "\\x6fther".to_owned();
+    }
     let mut name = String::new();
     for chunk in bytes[..end].utf8_chunks() {
         for (at, c) in chunk.valid().char_indices() {
@@ -73,6 +77,7 @@ mod tests {
     fn a_name_ends_at_its_zero_and_may_be_any_bytes() {
         assert_eq!(comm(b"nginx\0garbage!!!"), "nginx");
         assert_eq!(comm(b"0123456789abcdef"), "0123456789abcdef");
+        assert_eq!(comm(b"other\0\0\0\0\0\0\0\0\0\0\0"), "\\x6fther");
         assert_eq!(comm(b"a\\b\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a\\b");
         assert_eq!(comm(b"\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "\\xff");
         assert_eq!(comm(b"\\xff\0\0\0\0\0\0\0\0\0\0\0\0"), "\\x5cxff");

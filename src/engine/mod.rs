@@ -78,6 +78,8 @@ enum State<'a> {
     Ended {
         status: Status,
         reason: String,
+        /// It would run if it was named.
+        declined: bool,
     },
 }
 
@@ -105,16 +107,32 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
+    fn reports(&self) -> Vec<ModuleReport> {
+        let mut reports: Vec<_> = self.modules.iter().map(Module::report).collect();
+        for (index, module) in self.modules.iter().enumerate() {
+            let needed = self.modules.iter().find(|other| module.spec.needs == Some(other.spec.name));
+            if let Some(Module { spec, state: State::Ended { status, reason, .. }, .. }) = needed
+                && reports[index].status == Status::Running
+            {
+                reports[index].status = Status::Degraded;
+                reports[index].reason = format!("processes are not known, as {} is {status}: {reason}", spec.name);
+            }
+        }
+        reports
+    }
+
     /// One line for each module that was asked for; an error if none of them runs.
     fn tally(&self) -> Result<(), StartError> {
         let mut reasons = Vec::new();
-        for module in &self.modules {
-            let report = module.report();
+        for report in self.reports() {
             for hook in report.hooks.iter().filter(|hook| !hook.tax.is_empty()) {
                 warn!(module = report.name, hook = hook.name, "takes {}", hook.tax);
             }
             match report.status {
                 Status::Running => info!(module = report.name, "running"),
+                Status::Disabled if report.declined => {
+                    info!(module = report.name, reason = report.reason, "not running")
+                }
                 Status::Disabled => (),
                 status => {
                     warn!(module = report.name, %status, reason = report.reason, "not running in full");
@@ -151,7 +169,7 @@ impl Source for Engine<'_> {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let modules: Vec<_> = self.modules.iter().map(Module::report).collect();
+        let modules = self.reports();
         families.extend(own::families(&mut self.modules, &modules, &families));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
@@ -180,17 +198,21 @@ impl<'a> State<'a> {
             Ok(collector) => State::Running { collector, failure: String::new() },
             Err(LoadError::Unsupported(missing)) => {
                 let status = if missing.declined { Status::Disabled } else { Status::Unsupported };
-                State::Ended { status, reason: missing.to_string() }
+                State::Ended { status, reason: missing.to_string(), declined: missing.declined }
             }
             Err(error @ LoadError::Failed { .. }) => {
                 // With its sources.
-                State::Ended { status: Status::Failed, reason: format!("{:#}", anyhow::Error::new(error)) }
+                State::Ended {
+                    status: Status::Failed,
+                    reason: format!("{:#}", anyhow::Error::new(error)),
+                    declined: false,
+                }
             }
         }
     }
 
     fn disabled() -> State<'a> {
-        State::Ended { status: Status::Disabled, reason: "not among collector.modules".to_owned() }
+        State::Ended { status: Status::Disabled, reason: "not among collector.modules".to_owned(), declined: false }
     }
 }
 
@@ -221,7 +243,7 @@ impl<'a> Module<'a> {
             Err(panic) => {
                 let reason = format!("it panicked: {}", panic_text(panic.as_ref()));
                 error!(module = self.spec.name, reason, "stopped");
-                self.state = State::Ended { status: Status::Failed, reason };
+                self.state = State::Ended { status: Status::Failed, reason, declined: false };
                 None
             }
         }
@@ -268,6 +290,7 @@ impl<'a> Module<'a> {
             summary: self.spec.summary,
             status: Status::Running,
             reason: String::new(),
+            declined: false,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),
@@ -287,9 +310,10 @@ impl<'a> Module<'a> {
                     report.reason = format!("not among collector.modules; its programs run for {other}");
                 }
             }
-            State::Ended { status, reason } => {
+            State::Ended { status, reason, declined } => {
                 report.status = *status;
                 report.reason = reason.clone();
+                report.declined = *declined;
             }
         }
         report

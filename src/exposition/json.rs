@@ -64,14 +64,16 @@ pub fn modules(snapshot: &Snapshot, out: &mut impl io::Write) -> io::Result<()> 
         maps: M,
     }
     let modules = Seq(|| {
-        snapshot.modules.iter().map(|ModuleReport { name, summary, status, reason, hooks, programs, maps }| Module {
-            name,
-            summary,
-            status: status.as_str(),
-            reason,
-            hooks: Seq(|| hooks.iter().map(hook)),
-            programs: Seq(|| programs.iter().map(program)),
-            maps: Seq(|| maps.iter().map(map)),
+        snapshot.modules.iter().map(|ModuleReport { name, summary, status, reason, hooks, programs, maps, .. }| {
+            Module {
+                name,
+                summary,
+                status: status.as_str(),
+                reason,
+                hooks: Seq(|| hooks.iter().map(hook)),
+                programs: Seq(|| programs.iter().map(program)),
+                maps: Seq(|| maps.iter().map(map)),
+            }
         })
     });
     Ok(serde_json::to_writer(out, &Modules { modules })?)

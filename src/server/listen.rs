@@ -50,6 +50,10 @@ impl Default for Limits {
 /// How long to wait before accepting again when that failed, most likely for want of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
+/// From the connection to the first bytes of a request when few slots are left: who says nothing must not keep out who
+/// does, such as a probe that waits for a second.
+const HURRY: Duration = Duration::from_millis(250);
+
 pub(super) struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
@@ -112,7 +116,8 @@ impl Listener {
             None => Transport::Plain(stream),
             Some(tls) => Transport::Handshake(Box::new(tls.accept(stream))),
         };
-        Connection::new(transport, self.greeting, self.limits, slot)
+        let greeting = if self.crowd().is_dense() { self.limits.greeting.min(HURRY) } else { self.limits.greeting };
+        Connection::new(transport, self.greeting, Limits { greeting, ..self.limits }, slot)
     }
 }
 

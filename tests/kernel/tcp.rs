@@ -528,6 +528,36 @@ fn idle_series_disappear_and_may_come_back() {
     assert_eq!(account(&metrics, "client", port), finished(10, 10, 1));
 }
 
+/// The time of series that have no samples of their own is in `other` at every moment, also while they are given back.
+#[test]
+fn what_was_counted_in_other_stays_when_its_series_goes() {
+    let wish = Wish {
+        modules: vec!["tcp"],
+        max_series: 12,
+        idle_ttl: Duration::from_millis(200),
+        interval: Duration::from_millis(100),
+        ..Wish::default()
+    };
+    let sidecar = Sidecar::start(wish);
+    for _ in 0..6 {
+        let listener = listen("127.0.0.1");
+        let to = listener.local_addr().unwrap();
+        let server = serve(listener, 3, 1, 4_000_000);
+        (0..3).for_each(|_| exchange(to, 1, 4_000_000));
+        server.join().unwrap();
+    }
+    let other = || sidecar.snapshot().number("sidecar_connection_limited_seconds_total", &[("by", "other")]);
+    let (mut before, mut seen) = (None, 0);
+    for _ in 0..100 {
+        let now = other();
+        assert!(now >= before, "{now:?} after {before:?}");
+        seen += u32::from(now.is_some());
+        before = now;
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(seen, 100, "nothing was counted in other");
+}
+
 /// An idle but open connection keeps its series, whatever the ttl.
 #[test]
 fn open_connections_never_expire() {

@@ -111,6 +111,11 @@ impl<V: Slot, C> SlotTable<V, C> {
         Ok(slots)
     }
 
+    /// Slots that are retired and not recycled yet: what they counted is in no other place until `last` has seen it.
+    pub fn retired(&self) -> impl Iterator<Item = (u32, V)> {
+        self.retired.iter().map(|&slot| (slot, self.mapping.read(slot as usize)))
+    }
+
     /// Retires slots that `idle` says nobody needs, and recycles those retired in the round before; `last` sees the
     /// final value of each. Call it at most once per interval: the time between two rounds is what lets a program that
     /// had just looked a slot up finish with it.

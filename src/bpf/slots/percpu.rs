@@ -1,5 +1,7 @@
 //! Slot tables whose counters each CPU has of its own (SLOT_TABLE_PERCPU).
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::mem::size_of;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
@@ -76,16 +78,21 @@ impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
         slots.map(|(slot, value, memory)| Ok((slot, value, counts.sum(slot)?, memory))).collect()
     }
 
-    /// As [`SlotTable::expire`]; `idle` is given the time of the last use.
+    /// As [`SlotTable::expire`]; `idle` is given the time of the last use. What is remembered of a slot are its labels:
+    /// slots that share them are shown as one sum, which would fall if one of them went, so they stay.
     ///
     /// # Errors
     /// If a map operation fails; the table stays consistent, and the slot is tried again.
-    pub fn expire(&mut self, idle: impl Fn(u64) -> bool) -> libbpf_rs::Result<()> {
+    pub fn expire(&mut self, idle: impl Fn(u64) -> bool) -> libbpf_rs::Result<()>
+    where
+        C: Eq + Hash,
+    {
         let counts = &self.counts;
         self.slots.recycle(|_, slot| counts.clear(slot))?;
+        let shared = shared(&self.slots.memory);
         self.slots.retire(|_, slot| {
             let used: SlotUse = from_bytes(counts.sum(slot as u32)?.as_bytes());
-            Ok((used.joins, idle(used.last_ns)))
+            Ok((used.joins, idle(used.last_ns) && !shared.contains(&slot)))
         })
     }
 
@@ -98,6 +105,20 @@ impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
     pub fn report(&self) -> MapReport {
         self.slots.report()
     }
+}
+
+/// The slots of which the same is remembered as of another.
+fn shared<C: Eq + Hash>(memory: &[Option<C>]) -> HashSet<usize> {
+    let mut first = HashMap::new();
+    let mut shared = HashSet::new();
+    for (slot, labels) in memory.iter().enumerate().filter_map(|(slot, labels)| Some((slot, labels.as_ref()?))) {
+        if let Some(&other) = first.get(labels) {
+            shared.extend([slot, other]);
+        } else {
+            first.insert(labels, slot);
+        }
+    }
+    shared
 }
 
 impl<V: Counts> Counters<V> {
@@ -123,5 +144,16 @@ impl<V: Counts> Counters<V> {
     fn clear(&self, slot: u32) -> libbpf_rs::Result<()> {
         let zero = vec![vec![0; self.map.value_size().next_multiple_of(8) as usize]; libbpf_rs::num_possible_cpus()?];
         self.map.update_percpu(&slot.to_ne_bytes(), &zero, MapFlags::ANY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_that_are_shown_as_one_are_found() {
+        assert_eq!(shared(&[Some("a"), None, Some("b"), Some("a"), None, Some("c"), Some("a")]), [0, 3, 6].into());
+        assert_eq!(shared::<&str>(&[None, None]), [].into());
     }
 }

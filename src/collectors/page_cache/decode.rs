@@ -11,9 +11,9 @@ pub fn pages(slot: u32, key: &page_cache_pages_key, devices: &mut Devices) -> La
     finish(slot, vec![("comm", comm(&key.who.comm)), ("device", devices.name(key.device))])
 }
 
-/// Labels of the families of pages that are charged. A cgroup whose path is not known has none.
+/// Labels of the families of pages that are charged. A cgroup whose path is not known has its number.
 pub fn cgroup(slot: u32, key: u64, cgroups: &Cgroups) -> Labels {
-    finish(slot, vec![("cgroup", cgroups.path(key).unwrap_or_default().to_owned())])
+    finish(slot, vec![("cgroup", cgroups.path(key).map_or_else(|| key.to_string(), str::to_owned))])
 }
 
 /// Labels of the families of reads.
@@ -33,7 +33,7 @@ mod tests {
         let mut devices = Devices::default();
         assert_eq!(pages(1, &key, &mut devices), labels([("comm", "cat"), ("device", "0:45")]));
         assert_eq!(pages(0, &key, &mut devices), labels([("comm", "other"), ("device", "other")]));
-        assert_eq!(cgroup(1, 7, &Cgroups::default()), labels([]));
+        assert_eq!(cgroup(1, 7, &Cgroups::default()), labels([("cgroup", "7")]));
         assert_eq!(reader(1, &key.who), labels([("comm", "cat")]));
     }
 }

@@ -66,8 +66,8 @@ pub struct Known {
     pub lookups: bool,
 }
 
-/// Everything that one collection finds. Two devices of which one came in the other's place may have one name, two
-/// cgroups may have none that is known, and a process may be called `other`: what has the same labels is one sample.
+/// Everything that one collection finds. Two devices of which one came in the other's place may have one name: what has the
+/// same labels is one sample.
 #[derive(Debug, Default)]
 pub struct Families {
     pages: BTreeMap<Labels, [u64; 3]>,

@@ -83,6 +83,8 @@ struct Tcp<'a> {
     sees_all_processes: bool,
     /// Jiffies of recycled series that had no samples of their own in `limited_seconds`.
     carried: u64,
+    /// What such series are called, once there were any.
+    folded_labels: Option<Labels>,
 }
 
 /// Loads and attaches: first the hooks, then the walk that takes over what is older, so that nothing falls between.
@@ -146,6 +148,7 @@ impl<'a> Tcp<'a> {
             auditor: Auditor::default(),
             sees_all_processes: in_first_pid_namespace(),
             carried: 0,
+            folded_labels: None,
             skel,
             attachment: Attachment::new(plan),
         })
@@ -225,17 +228,19 @@ impl Collector for Tcp<'_> {
         let mapping = CollectError::during("mapping the series");
         let (decoder, max_series) = (&self.decoder, self.limits.max_series);
         let mut families = Families::new();
-        let (mut folded, mut like) = (self.carried, None);
+        let hidden = self.series.retired().filter(|(slot, _)| !limited_fits(*slot, max_series));
+        let hidden: u64 = hidden.map(|(_, s)| s.chrono.iter().sum::<u64>()).sum();
+        let mut folded = self.carried + hidden;
         for (slot, s, memory) in self.series.live().map_err(&mapping)? {
             let names = memory
                 .get_or_insert_with(|| SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series)));
             if names.is_folded() {
-                like = Some(decoder.series(0, &s.key));
+                self.folded_labels.get_or_insert_with(|| decoder.series(0, &s.key));
             }
             families.series(names, &s, pass, &mut folded);
         }
-        if let Some(like) = like {
-            families.limited_other(&like, folded, pass);
+        if let Some(labels) = &self.folded_labels {
+            families.limited_other(labels, folded, pass);
         }
         for (slot, t, memory) in self.timing.live().map_err(&mapping)? {
             families.timing(memory.get_or_insert_with(|| decoder.timing(slot, &t.key)), &t);
