@@ -4,6 +4,7 @@
 #define SIDECAR_FADVISE_CALL_BPF_H
 
 #include "kernel.h"
+#include "syscall.bpf.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
@@ -40,43 +41,21 @@ static __always_inline bool args_ia32(struct fadvise_args *args, struct pt_regs_
 	return true;
 }
 
-static __always_inline bool args_x86(struct fadvise_args *args, struct task_struct *task, struct pt_regs___x86 *regs,
-				     int number)
-{
-	if (task->thread_info.status & TS_COMPAT)
-		return args_ia32(args, regs);
-	if ((int)regs->orig_ax != number)
-		return false;
-	args->fd = regs->di;
-	args->offset = regs->si;
-	args->len = regs->dx;
-	args->advice = regs->r10;
-	return true;
-}
-
-/* Calls of 32-bit processes are not read: their numbers mean something else. */
-static __always_inline bool args_arm64(struct fadvise_args *args, struct pt_regs___arm64 *regs, int number)
-{
-	if (regs->pstate & PSR_MODE32_BIT || regs->syscallno != number)
-		return false;
-	args->fd = regs->orig_x0;
-	args->offset = regs->regs[1];
-	args->len = regs->regs[2];
-	args->advice = regs->regs[3];
-	return true;
-}
-
 /* Whether the current task, which is no thread of the kernel, is in a call, and with what arguments. */
 static __always_inline bool args_of_current(struct fadvise_args *args, int number)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	void *regs = (void *)bpf_task_pt_regs(task);
+	struct native_call call = {};
 
-	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
-		return args_x86(args, task, regs, number);
-	if (bpf_core_field_exists(struct pt_regs___arm64, syscallno))
-		return args_arm64(args, regs, number);
-	return false;
+	if (!native_call(&call))
+		return bpf_core_field_exists(struct pt_regs___x86, orig_ax) &&
+		       args_ia32(args, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	if (call.number != number)
+		return false;
+	args->fd = call.args[0];
+	args->offset = call.args[1];
+	args->len = call.args[2];
+	args->advice = call.args[3];
+	return true;
 }
 
 /* What the function returned at whose return a kretprobe was hit. */

@@ -19,14 +19,8 @@ enum fadvise_advice wire_advice;
 /* Of the file that the current task has open; 0 if it has not, any more. */
 static __always_inline __s64 file_size(int fd)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **slot = BPF_CORE_READ(table, fd);
-	struct file *file = NULL;
+	struct file *file = file_of(fd);
 
-	if ((__u32)fd >= BPF_CORE_READ(table, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), slot + fd);
 	return BPF_CORE_READ(file, f_mapping, host, i_size);
 }
 

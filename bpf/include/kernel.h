@@ -342,6 +342,7 @@ struct iov_iter {
 
 struct file {
 	struct address_space *f_mapping;
+	long long f_pos;
 };
 
 struct kiocb {

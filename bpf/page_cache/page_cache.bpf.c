@@ -8,12 +8,14 @@
 #include "kernel.h"
 #include "page_cache.h"
 #include "slots.bpf.h"
+#include "syscall.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-/* Of the kernel's pages. Set by userspace before loading. */
+/* Of the kernel's pages, and numbers of system calls. Set by userspace before loading. */
 const volatile __u32 page_shift;
+const volatile int sys_read, sys_pread64;
 
 SLOT_TABLE_PERCPU(pages, struct page_cache_pages_key, struct page_cache_pages, struct page_cache_pages_counts);
 SLOT_TABLE_PERCPU(cgroups, __u64, struct page_cache_cgroup, struct page_cache_cgroup_counts);
@@ -235,8 +237,36 @@ static __always_inline bool continues(struct read_step *step, __u64 mapping, __u
 	return same;
 }
 
+/*
+ * The first page that the current system call reads, if it is one of those that end with page `last`. The kernel goes
+ * past the tracepoint where the disk has not delivered the last page of a step yet, but never in the last step of a
+ * read.
+ */
+static __always_inline __u64 first_page(__u64 index, __u64 last)
+{
+	struct native_call call = {};
+	struct file *file;
+	__s64 from, count;
+	__u64 first;
+
+	if (bpf_get_current_task_btf()->flags & (PF_KTHREAD | PF_IO_WORKER) || !native_call(&call))
+		return index;
+	file = file_of(call.args[0]);
+	if (call.number == sys_pread64)
+		from = call.args[3];
+	else if (call.number == sys_read)
+		from = BPF_CORE_READ(file, f_pos);
+	else
+		return index;
+	count = call.args[2];
+	if (from < 0 || count <= 0 || (__u64)(from + count - 1) >> page_shift != last)
+		return index;
+	first = (__u64)from >> page_shift;
+	return first < index ? first : index;
+}
+
 /* A read wants pages `index` to `last`, of which the file may have fewer. */
-static __always_inline void lookup(struct address_space *mapping, __u64 index, __u64 last)
+static __always_inline void lookup(struct address_space *mapping, __u64 index, __u64 last, bool seen_from_its_begin)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct read_step none = {}, *step;
@@ -252,6 +282,8 @@ static __always_inline void lookup(struct address_space *mapping, __u64 index, _
 	}
 	if (continues(step, (__u64)mapping, index, last, reads_of(task)) || !inode || inode->i_size <= 0)
 		return;
+	if (!seen_from_its_begin)
+		index = first_page(index, last);
 	end = (__u64)(inode->i_size - 1) >> page_shift;
 	if (last > end)
 		last = end;
@@ -268,7 +300,7 @@ int BPF_PROG(page_cache_lookup, struct address_space *mapping, unsigned long ind
 {
 	__u64 begin = cost_begin(&page_cache_lookup_cost);
 
-	lookup(mapping, index, last);
+	lookup(mapping, index, last, false);
 	cost_end(&page_cache_lookup_cost, begin);
 	return 0;
 }
@@ -282,7 +314,7 @@ int BPF_PROG(page_cache_lookup_fexit, struct kiocb *iocb)
 
 	bpf_get_func_ret(ctx, &failure);
 	if (!(int)failure && count)
-		lookup(iocb->ki_filp->f_mapping, from >> page_shift, (from + count - 1) >> page_shift);
+		lookup(iocb->ki_filp->f_mapping, from >> page_shift, (from + count - 1) >> page_shift, true);
 	cost_end(&page_cache_lookup_fexit_cost, begin);
 	return 0;
 }

@@ -37,12 +37,17 @@ impl Disk {
         run(&format!("mkfs.{kind} -q {make} {}", image.display()));
         let node = run(&format!("losetup --find --show {}", image.display())).trim().to_owned();
         let device = node.strip_prefix("/dev/").expect("it is in /dev").to_owned();
-        // A loop device keeps what an earlier user of it made of this.
-        fs::write(format!("/sys/block/{device}/queue/read_ahead_kb"), "128").expect("it reads ahead");
         let disk = Disk { device, image, folder: std::env::temp_dir().join(name) };
         fs::create_dir_all(&disk.folder).expect("the temporary folder is writable");
         run(&format!("mount -t {kind} -o {mount} {node} {}", disk.folder.display()));
+        disk.read_ahead(128);
         disk
+    }
+
+    /// How far the kernel reads ahead. A loop device keeps what an earlier user of it made of this.
+    pub fn read_ahead(&self, kib: u32) {
+        let file = format!("/sys/block/{}/queue/read_ahead_kb", self.device);
+        fs::write(file, kib.to_string()).expect("it reads ahead");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

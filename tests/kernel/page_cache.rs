@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -230,6 +230,38 @@ fn reads_that_had_to_wait_are_counted() {
     read_scattered(&file, &order);
     assert_eq!(misses(), distinct(&order), "warm");
     assert_eq!(sidecar.snapshot().count(LOOKUPS, &[]), 0, "nobody asked for lookups");
+}
+
+/// Whatever the disk has delivered when the kernel looks the pages up.
+#[test]
+fn lookups_of_cold_files_are_exact_too() {
+    let (named, disk) = (Named::new(), Disk::new("ext4"));
+    let file = open(&disk.path("file"));
+    file.write_all_at(&vec![1; SIZE], 0).unwrap();
+    let sidecar = Sidecar::start(wish(true));
+    let lookups = || sidecar.snapshot().sum(LOOKUPS, &named.labels());
+    for read_ahead in [16, 128, 2560, 8192] {
+        disk.read_ahead(read_ahead);
+        for size in [MIB, 3 * PAGE, 100_000] {
+            make_cold(&file);
+            let (before, mut reader, mut buffer) = (lookups(), open(&disk.path("file")), vec![0; size]);
+            let mut wanted = 0;
+            for at in (0..SIZE).step_by(size) {
+                let read = reader.read(&mut buffer).unwrap();
+                wanted += ((at + read).div_ceil(PAGE) - at / PAGE) as u64;
+            }
+            assert_eq!(lookups() - before, wanted, "{size} bytes at a time, {read_ahead} KiB ahead");
+        }
+        make_cold(&file);
+        let before = lookups();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let read = |mib: usize| file.read_exact_at(&mut vec![0; MIB], (mib * MIB) as u64).unwrap();
+                scope.spawn(move || (0..SIZE / MIB).for_each(read));
+            }
+        });
+        assert_eq!(lookups() - before, 4 * PAGES, "four at once, {read_ahead} KiB ahead");
+    }
 }
 
 #[test]
