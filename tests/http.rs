@@ -220,6 +220,20 @@ async fn idle_connections_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn silent_connections_leave_room_for_probes() {
+    let limits = Limits { connections: 8, ..Limits::default() };
+    let server = start(Config::default(), limits, sampler(snapshot)).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(server.http).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert_eq!(get(server.http, "/liveness").await.status, 200);
+    // Those that came while there was room may be silent for ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn no_snapshot_is_503_everywhere() {
     let server = start(Config::default(), Limits::default(), sampler(|_| panic!("a test ends the thread"))).await;
     assert_eq!(get(server.http, "/metrics").await.status, 503);
