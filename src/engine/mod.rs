@@ -112,10 +112,12 @@ impl<'a> Engine<'a> {
         for (index, module) in self.modules.iter().enumerate() {
             let needed = self.modules.iter().find(|other| module.spec.needs == Some(other.spec.name));
             if let Some(Module { spec, state: State::Ended { status, reason, .. }, .. }) = needed
-                && reports[index].status == Status::Running
+                && matches!(reports[index].status, Status::Running | Status::Degraded)
             {
-                reports[index].status = Status::Degraded;
-                reports[index].reason = format!("processes are not known, as {} is {status}: {reason}", spec.name);
+                let lack = format!("processes are not known, as {} is {status}: {reason}", spec.name);
+                let report = &mut reports[index];
+                report.status = Status::Degraded;
+                report.reason = if report.reason.is_empty() { lack } else { format!("{lack}; {}", report.reason) };
             }
         }
         reports
