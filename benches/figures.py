@@ -83,11 +83,11 @@ def added(what, target, kind, *words, met=lambda cost: None, **settings):
         added.__doc__, met(median(costs)))
 
 
-def file_to_read():
-    """16 MiB on a disk file system, that is in the page cache."""
-    path = "target/benches/file"
+def file_to_read(mib=16):
+    """On a disk file system, in the page cache."""
+    path = f"target/benches/file-{mib}"
     with open(path, "wb") as file:
-        file.write(bytes(16 * MIB))
+        file.write(bytes(mib * MIB))
         os.fsync(file.fileno())
     return path
 
@@ -98,7 +98,7 @@ def others():
     path = file_to_read()
     added("4 KiB read from the page cache: added", "none", "pread", path)
     added("- with collector.page-cache.lookups", "", "pread", path, EBPF_SIDECAR_COLLECTOR_PAGE_CACHE_LOOKUPS="true")
-    added("1 MiB evicted and read again: added", "", "churn", path)
+    added("1 MiB evicted and read again: added", "", "churn", file_to_read(1))
     added("a datagram that nobody wants (one packet dropped): added", "", "refused")
     added("a system call (getppid): added", "none", "getppid")
     added("- with fadvise named, where only the tracepoint is to be had", "", "getppid", **named)

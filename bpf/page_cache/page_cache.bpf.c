@@ -251,13 +251,14 @@ static __always_inline __u64 first_page(__u64 index, __u64 last)
 
 	if (bpf_get_current_task_btf()->flags & (PF_KTHREAD | PF_IO_WORKER) || !native_call(&call))
 		return index;
-	file = file_of(call.args[0]);
-	if (call.number == sys_pread64)
+	if (call.number == sys_pread64) {
 		from = call.args[3];
-	else if (call.number == sys_read)
+	} else if (call.number == sys_read) {
+		file = file_of(call.args[0]);
 		from = BPF_CORE_READ(file, f_pos);
-	else
+	} else {
 		return index;
+	}
 	count = call.args[2];
 	if (from < 0 || count <= 0 || (__u64)(from + count - 1) >> page_shift != last)
 		return index;
