@@ -15,6 +15,7 @@ use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
 use crate::engine::{Budget, Engine, Options, StartError};
 use crate::histogram::Bound;
+use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::privileges;
 use crate::sampler::{Pace, Sampler};
@@ -133,6 +134,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
             kernel: &kernel,
             config: &config.collector.sections,
             limits,
+            identity: Identity::default(),
             shared: Shared::default(),
         };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// lists the rooms and names none.
 const ROOMS: &str = "
     main       -> app check cli collectors config kernel privileges telemetry
-    app        -> bpf collectors config engine histogram kernel privileges sampler server shutdown status
+    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status
     check      -> kernel privileges status
     cli        -> config
     config     -> collectors(ALL,Config,resolve) duration histogram server(Config) telemetry(Config)

@@ -111,7 +111,7 @@ static __always_inline void tcp_socket(struct drops_key *key, struct sock *sk)
 	if (!conn)
 		return;
 	if (conn->tgid)
-		__builtin_memcpy(key->who.comm, conn->comm, sizeof(key->who.comm));
+		who_of_conn(&key->who, conn);
 	if (conn->role == ROLE_CLIENT)
 		key->dst_port = bpf_ntohs(sk->__sk_common.skc_dport);
 	else if (conn->role == ROLE_SERVER || conn->phase == PHASE_LISTENING)

@@ -55,7 +55,7 @@ struct drops_function {
 	struct drops_name key;
 };
 
-_Static_assert(sizeof(struct drops_key) == 40, "drops_key");
+_Static_assert(sizeof(struct drops_key) == 48, "drops_key");
 _Static_assert(sizeof(struct drops_counts) == 24, "drops_counts");
 
 #endif

@@ -74,8 +74,8 @@ struct fadvise_config {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct fadvise_call_key) == 32, "fadvise_call_key");
-_Static_assert(sizeof(struct fadvise_failure_key) == 32, "fadvise_failure_key");
+_Static_assert(sizeof(struct fadvise_call_key) == 40, "fadvise_call_key");
+_Static_assert(sizeof(struct fadvise_failure_key) == 40, "fadvise_failure_key");
 _Static_assert(sizeof(struct fadvise_block_key) == 24, "fadvise_block_key");
 
 #endif

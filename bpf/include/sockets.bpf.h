@@ -5,6 +5,7 @@
 
 #include "ends.h"
 #include "kernel.h"
+#include "who.h"
 #include <bpf/bpf_helpers.h>
 
 enum phase {
@@ -37,12 +38,20 @@ struct tcp_conn {
 	__u32 dsacks; /* tcp_sock.dsack_dups */
 	__u32 resent; /* tcp_sock.total_retrans as the retransmit programs have counted it */
 	__u8 comm[16];
+	__u64 cgroup; /* of the owner; see cgroup.h */
 	__u32 before; /* owner before the walk over open files changed it */
 	__u32 seen;   /* walk that found the owner still holding the socket */
 	__u8 role;
 	__u8 pad[7];
 };
 _Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
+
+/* Whom a socket belongs to, but for the process id. */
+static __always_inline void who_of_conn(struct who *who, const struct tcp_conn *conn)
+{
+	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
+	who->cgroup = conn->cgroup;
+}
 
 /*
  * Only the tcp programs write to it, but for `resent`, which is the retransmit module's; those of other modules look up

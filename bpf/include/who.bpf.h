@@ -2,6 +2,7 @@
 #ifndef SIDECAR_WHO_BPF_H
 #define SIDECAR_WHO_BPF_H
 
+#include "cgroup.bpf.h"
 #include "kernel.h"
 #include "who.h"
 #include <bpf/bpf_core_read.h>
@@ -25,7 +26,10 @@ static __always_inline bool same_comm(const __u8 *a, const __u8 *b)
 /* The process that the current task belongs to. Only where the kernel works on its behalf: not in a softirq. */
 static __always_inline void who_current(struct who *who)
 {
-	process_comm(who->comm, bpf_get_current_task_btf());
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	process_comm(who->comm, task);
+	who->cgroup = cgroup_number(task_cgroup(task));
 }
 
 #endif

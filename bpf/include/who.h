@@ -7,6 +7,7 @@
 
 struct who {
 	__u8 comm[16]; /* of the process, not of the thread */
+	__u64 cgroup;  /* see cgroup.h; 0: not known */
 	__u32 pid;     /* 0 unless asked for */
 	__u32 pad;
 };

@@ -24,7 +24,7 @@ struct page_cache_pages_counts {
 
 struct page_cache_cgroup {
 	struct slot_head head;
-	__u64 key; /* the inode of the folder of the cgroup */
+	__u64 key; /* see cgroup.h */
 };
 
 struct page_cache_cgroup_counts {
@@ -43,6 +43,6 @@ struct page_cache_reader_counts {
 	__u64 lookups; /* pages */
 };
 
-_Static_assert(sizeof(struct page_cache_pages_key) == 32, "page_cache_pages_key");
+_Static_assert(sizeof(struct page_cache_pages_key) == 40, "page_cache_pages_key");
 
 #endif

@@ -32,6 +32,6 @@ struct reclaim_mark {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct reclaim_key) == 32, "reclaim_key");
+_Static_assert(sizeof(struct reclaim_key) == 40, "reclaim_key");
 
 #endif

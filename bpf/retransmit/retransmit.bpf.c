@@ -26,11 +26,6 @@ static __always_inline struct tcp_conn *conn_of(const struct sock *sk)
 	return conn && conn->phase != PHASE_NONE ? conn : NULL;
 }
 
-static __always_inline void who_of(struct who *who, const struct tcp_conn *conn)
-{
-	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
-}
-
 static __always_inline void count_segments(const struct retransmit_key *key, __u64 n, __u64 now)
 {
 	__u32 slot = SLOT_FIND(segments, key, now);
@@ -120,7 +115,7 @@ static __always_inline void on_retransmit(const struct sock *sk, const struct sk
 	now = bpf_ktime_get_ns();
 	icsk = &tp->inet_conn;
 	if (conn) {
-		who_of(&key.who, conn);
+		who_of_conn(&key.who, conn);
 		key.role = conn->role;
 	}
 	destination(key.dst_ip, &key.dst_port, &icsk->icsk_inet.sk.__sk_common, key.role,
@@ -168,7 +163,7 @@ static __always_inline void on_synack(const struct sock *sk, const struct reques
 	struct tcp_conn *conn = conn_of(sk);
 
 	if (conn)
-		who_of(&key.who, conn);
+		who_of_conn(&key.who, conn);
 	destination(key.dst_ip, &key.dst_port, ends, ROLE_SERVER, ends->skc_num);
 	count_segments(&key, 1, bpf_ktime_get_ns());
 }
@@ -214,7 +209,7 @@ static __always_inline bool reset_of(struct retransmit_reset_key *key, const str
 
 	if (!conn)
 		return false;
-	who_of(&key->who, conn);
+	who_of_conn(&key->who, conn);
 	key->dst_port = listening_port(tp, conn);
 	return true;
 }

@@ -56,7 +56,7 @@ struct retransmit_resets {
 	__u64 count;
 };
 
-_Static_assert(sizeof(struct retransmit_key) == 48, "retransmit_key");
-_Static_assert(sizeof(struct retransmit_reset_key) == 32, "retransmit_reset_key");
+_Static_assert(sizeof(struct retransmit_key) == 56, "retransmit_key");
+_Static_assert(sizeof(struct retransmit_reset_key) == 40, "retransmit_reset_key");
 
 #endif

@@ -44,7 +44,7 @@ static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 
 static __always_inline void who_of(struct who *who, const struct tcp_conn *conn)
 {
-	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
+	who_of_conn(who, conn);
 	if (config.label_pid)
 		who->pid = conn->tgid;
 }

@@ -32,6 +32,7 @@ static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct 
 {
 	conn->tgid = task->tgid;
 	process_comm(conn->comm, task);
+	conn->cgroup = cgroup_number(task_cgroup(task));
 	conn->series = 0;
 	conn->timing = 0;
 }
@@ -92,8 +93,8 @@ static __always_inline void on_connect(struct sock *sk, __u64 now)
 	own_by_current(conn);
 	conn->phase = PHASE_CONNECTING;
 
+	who_of_conn(&key, conn);
 	key.pid = conn->tgid;
-	__builtin_memcpy(key.comm, conn->comm, sizeof(key.comm));
 	slot = SLOT_FIND(caller, &key, now);
 	caller_slot = bpf_map_lookup_elem(&caller, &slot);
 	if (caller_slot)

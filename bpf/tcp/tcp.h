@@ -117,10 +117,10 @@ struct tcp_config {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct tcp_series_key) == 64, "tcp_series_key");
-_Static_assert(sizeof(struct tcp_series) == 192, "tcp_series");
-_Static_assert(sizeof(struct tcp_timing_key) == 32, "tcp_timing_key");
-_Static_assert(sizeof(struct tcp_listener_key) == 32, "tcp_listener_key");
-_Static_assert(sizeof(struct tcp_failure_key) == 48, "tcp_failure_key");
+_Static_assert(sizeof(struct tcp_series_key) == 72, "tcp_series_key");
+_Static_assert(sizeof(struct tcp_series) == 200, "tcp_series");
+_Static_assert(sizeof(struct tcp_timing_key) == 40, "tcp_timing_key");
+_Static_assert(sizeof(struct tcp_listener_key) == 40, "tcp_listener_key");
+_Static_assert(sizeof(struct tcp_failure_key) == 56, "tcp_failure_key");
 
 #endif

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use crate::identity::Identity;
 use crate::snapshot::Labels;
 
 /// What every label of the series says that takes what found no room.
@@ -22,6 +23,20 @@ pub fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
     let other = labels.iter().all(|(_, value)| value.as_ref() == OTHER);
     let value = if other { OTHER } else { value };
     labels.iter().cloned().chain([(name, value.into())]).collect()
+}
+
+/// The labels of a workload: `comm` as `struct who` has it, and who lives in its cgroup.
+pub fn who(identity: &Identity, name: &[u8; 16], cgroup: u64) -> Pairs {
+    let known = identity.workload(cgroup);
+    let known = known.as_deref();
+    let text = |text: Option<&Box<str>>| text.map_or_else(String::new, |text| text.to_string());
+    vec![
+        ("comm", comm(name)),
+        ("container", text(known.map(|workload| &workload.container))),
+        ("pod", text(known.map(|workload| &workload.pod))),
+        ("namespace", text(known.map(|workload| &workload.namespace))),
+        ("service", text(known.map(|workload| &workload.service))),
+    ]
 }
 
 /// Name of a process, as `task_struct.comm` has it. Bytes that are not UTF-8 are shown as `\\xff`, and a text that looks

@@ -21,6 +21,7 @@ use typed_arena::Arena;
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::{Hook, btf_name};
+use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{MapReport, ProgramReport};
@@ -99,6 +100,8 @@ pub struct Setup<'a> {
     pub config: &'a Config,
     /// Bounds that hold for all.
     pub limits: Limits,
+    /// Who lives in a cgroup.
+    pub identity: Identity,
     /// What collectors that start earlier leave for later ones.
     pub shared: Shared,
 }

@@ -44,6 +44,12 @@ impl Cgroups {
     }
 }
 
+/// Whether the memory controller is in a hierarchy of version 1.
+pub fn memory_is_v1() -> bool {
+    let mounts = Process::myself().and_then(|process| process.mountinfo());
+    mounts.is_ok_and(|mounts| of_memory(&mounts.0).is_some_and(|mount| mount.fs_type == "cgroup"))
+}
+
 /// Where the hierarchy is mounted.
 fn hierarchy() -> Option<PathBuf> {
     let mounts = Process::myself().and_then(|process| process.mountinfo()).ok()?.0;

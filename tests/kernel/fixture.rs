@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
 use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
+use ebpf_sidecar::identity::Identity;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
@@ -65,7 +66,8 @@ impl Sidecar {
             (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
-            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, shared };
+            let identity = Identity::default();
+            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, shared };
             let options = Options {
                 budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),

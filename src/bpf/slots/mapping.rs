@@ -52,8 +52,14 @@ impl<V: Slot> Mapping<V> {
         unsafe { self.at(slot).cast::<SlotHead>().read_volatile() }
     }
 
-    /// Its key as the index has it.
-    pub fn key(&self, slot: usize) -> &[u8] {
+    /// Its key.
+    pub fn key(&self, slot: usize) -> V::Key {
+        // SAFETY: the key follows the head, which is as long as the alignment of anything in a map; any bytes are a key.
+        unsafe { self.at(slot).cast::<u8>().add(size_of::<SlotHead>()).cast::<V::Key>().read_volatile() }
+    }
+
+    /// The same as the index has it.
+    pub fn key_bytes(&self, slot: usize) -> &[u8] {
         // SAFETY: the key follows the head; programs write it only while the slot is in no index.
         unsafe {
             let key = self.at(slot).cast::<u8>().add(size_of::<SlotHead>());

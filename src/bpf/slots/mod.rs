@@ -1,8 +1,10 @@
 //! The userspace side of a slot table (`bpf/include/slots.bpf.h`): reading the slots in place, and giving idle ones back.
 
+mod groups;
 mod mapping;
 mod percpu;
 
+use std::hash::Hash;
 use std::io;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
@@ -11,8 +13,10 @@ use super::object;
 use super::own;
 use super::plain::{Plain, from_bytes};
 use crate::status::MapReport;
+use groups::Groups;
+pub use groups::Sum;
 use mapping::Mapping;
-pub use percpu::{Counted, Counts, CpuTable, SlotUse, size_percpu};
+pub use percpu::{Counts, CpuTable, SlotUse, size_percpu};
 
 /// `struct slot_head`.
 #[repr(C)]
@@ -46,9 +50,16 @@ pub unsafe trait Slot: Copy {
     type Key: Copy;
 }
 
-/// One slot table. Slot 0 is `other`.
+/// One slot table. Slot 0 is `other`. Slots are named by what is made of their keys, such as labels.
 #[derive(Debug)]
-pub struct SlotTable<V, C> {
+pub struct SlotTable<V: Slot, L> {
+    slots: Slots<V>,
+    groups: Groups<V::Key, L, V>,
+}
+
+/// The maps of a table.
+#[derive(Debug)]
+struct Slots<V> {
     name: &'static str,
     array: MapHandle,
     index: MapHandle,
@@ -58,8 +69,8 @@ pub struct SlotTable<V, C> {
     /// Of the maps that are as large empty as full: all but the index.
     fixed_bytes: u64,
     mapping: Mapping<V>,
-    /// What the owner of the table remembers of each slot in use, until it is recycled.
-    memory: Vec<Option<C>>,
+    /// How many were ever in use.
+    used: usize,
     /// Out of the index for at least one round, so that no program holds them any more.
     retired: Vec<u32>,
 }
@@ -76,12 +87,81 @@ pub fn size(object: &mut OpenObject, name: &str, max: u32) -> libbpf_rs::Result<
     Ok(())
 }
 
-impl<V: Slot, C> SlotTable<V, C> {
+impl<V: Slot, L> SlotTable<V, L> {
     /// Over the maps of the table of that name, which was given its size by [`size`].
     ///
     /// # Errors
     /// If the array cannot be mapped.
     pub fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
+        Ok(SlotTable { slots: Slots::new(object, name)?, groups: Groups::default() })
+    }
+
+    /// Slots in use and their values as they are; none has a name.
+    ///
+    /// # Errors
+    /// As for [`SlotTable::sums`].
+    pub fn each(&mut self) -> io::Result<impl Iterator<Item = (u32, V)>> {
+        let live = self.slots.live()?;
+        let mapping = &self.slots.mapping;
+        Ok(live.into_iter().map(|slot| (slot, mapping.read(slot as usize))))
+    }
+
+    /// How often something was counted in `other`.
+    pub fn folded(&self) -> u64 {
+        self.slots.pool().folded
+    }
+
+    /// Its maps as one.
+    pub fn report(&self) -> MapReport {
+        self.slots.report()
+    }
+}
+
+impl<V: Slot + Sum, L: Clone + Eq + Hash> SlotTable<V, L> {
+    /// What was counted under each name, `other` first if anything was counted there. `name` is asked once for each slot,
+    /// and again for all of them when `generation` is another than last time.
+    ///
+    /// # Errors
+    /// If the array has grown and cannot be mapped further.
+    pub fn sums(
+        &mut self,
+        generation: u64,
+        name: impl FnMut(u32, &V::Key) -> L,
+    ) -> io::Result<impl Iterator<Item = (&L, V)>> {
+        let live = self.slots.live()?;
+        self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
+        let (slots, groups) = (&self.slots, &self.groups);
+        let plan = groups.plan(&live, &slots.retired, |slot| io::Result::Ok(slots.mapping.read(slot as usize)))?;
+        let shown = move |slot| Some((groups.of(slot)?, plan.show(slot, slots.mapping.read(slot as usize))?));
+        Ok(live.into_iter().filter_map(shown))
+    }
+
+    /// Retires slots that `idle` says nobody needs, and recycles those retired in the round before; `last` sees what was
+    /// counted under each name that ends. Call it at most once per interval: the time between two rounds is what lets a
+    /// program that had just looked a slot up finish with it.
+    ///
+    /// # Errors
+    /// If a map operation fails; the table stays consistent, and the slot is tried again.
+    pub fn expire(&mut self, idle: impl Fn(&V) -> bool, mut last: impl FnMut(&L, &V)) -> libbpf_rs::Result<()> {
+        let groups = &mut self.groups;
+        self.slots.recycle(|slots, slot| {
+            groups.leave(slot, slots.mapping.key(slot as usize), &slots.mapping.read(slot as usize));
+            Ok(())
+        })?;
+        let retire = |slots: &Slots<V>, slot| {
+            let read = |slot| Ok::<_, libbpf_rs::Error>(slots.mapping.read(slot as usize));
+            if let Some((name, total)) = groups.retire(slot, &slots.retired, read)? {
+                last(&name, &total);
+            }
+            Ok(())
+        };
+        let look = |mapping: &Mapping<V>, slot| Ok((mapping.head(slot).joins, idle(&mapping.read(slot))));
+        self.slots.retire(look, retire)
+    }
+}
+
+impl<V: Slot> Slots<V> {
+    fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
         let map = |suffix: &str| object::map(object, &format!("{name}{suffix}"));
         let (array, index, freed, pool) = (map("")?, map("_index")?, map("_freed")?, map("_pool")?);
         let capacity = array.max_entries();
@@ -89,45 +169,24 @@ impl<V: Slot, C> SlotTable<V, C> {
         pool.update(&FIRST, fresh.as_bytes(), MapFlags::ANY)?;
         let mapping = Mapping::new(&array, 1)?;
         let fixed_bytes = [&array, &freed, &pool].into_iter().filter_map(own::map_bytes).sum();
-        let (memory, retired) = (Vec::new(), Vec::new());
-        Ok(SlotTable { name, array, index, freed, pool, capacity, fixed_bytes, mapping, memory, retired })
+        Ok(Slots { name, array, index, freed, pool, capacity, fixed_bytes, mapping, used: 0, retired: Vec::new() })
     }
 
-    /// Slots that are in use, `other` first if anything was counted there.
-    ///
-    /// # Errors
-    /// If the array has grown and cannot be mapped further.
-    pub fn live(&mut self) -> io::Result<impl Iterator<Item = (u32, V, &mut Option<C>)>> {
-        let used = self.pool().next.clamp(1, self.capacity);
-        if used as usize > self.mapping.slots {
-            self.mapping = Mapping::new(&self.array, (used as usize * 2).min(self.capacity as usize))?;
+    /// Slots that are in use.
+    fn live(&mut self) -> io::Result<Vec<u32>> {
+        self.used = self.pool().next.clamp(1, self.capacity) as usize;
+        if self.used > self.mapping.slots {
+            self.mapping = Mapping::new(&self.array, (self.used * 2).min(self.capacity as usize))?;
         }
-        self.memory.resize_with(used as usize, || None);
-        let mapping = &self.mapping;
-        let slots = self.memory.iter_mut().enumerate().filter_map(move |(slot, memory)| {
-            let head = mapping.head(slot);
-            (head.joins > 0 && head.dead == 0).then(|| (slot as u32, mapping.read(slot), memory))
-        });
-        Ok(slots)
+        let is_live = |slot: &u32| {
+            let head = self.mapping.head(*slot as usize);
+            head.joins > 0 && head.dead == 0
+        };
+        Ok((0..self.used as u32).filter(is_live).collect())
     }
 
-    /// Slots that are retired and not recycled yet: what they counted is in no other place until `last` has seen it.
-    pub fn retired(&self) -> impl Iterator<Item = (u32, V)> {
-        self.retired.iter().map(|&slot| (slot, self.mapping.read(slot as usize)))
-    }
-
-    /// Retires slots that `idle` says nobody needs, and recycles those retired in the round before; `last` sees the
-    /// final value of each. Call it at most once per interval: the time between two rounds is what lets a program that
-    /// had just looked a slot up finish with it.
-    ///
-    /// # Errors
-    /// If a map operation fails; the table stays consistent, and the slot is tried again.
-    pub fn expire(&mut self, idle: impl Fn(&V) -> bool, mut last: impl FnMut(u32, V)) -> libbpf_rs::Result<()> {
-        self.recycle(|table, slot| {
-            last(slot, table.mapping.read(slot as usize));
-            Ok(())
-        })?;
-        self.retire(|mapping, slot| Ok((mapping.head(slot).joins, idle(&mapping.read(slot)))))
+    fn keys(&self, slots: &[u32]) -> Vec<(u32, V::Key)> {
+        slots.iter().map(|&slot| (slot, self.mapping.key(slot as usize))).collect()
     }
 
     /// Gives back what was retired in the round before; `clear` comes before each.
@@ -135,16 +194,20 @@ impl<V: Slot, C> SlotTable<V, C> {
         while let Some(&slot) = self.retired.last() {
             clear(self, slot)?;
             self.mapping.clear(slot as usize);
-            self.memory[slot as usize] = None;
             self.freed.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)?;
             self.retired.pop();
         }
         Ok(())
     }
 
-    /// `look` tells how often a slot was joined, and whether it is idle.
-    fn retire(&mut self, look: impl Fn(&Mapping<V>, usize) -> libbpf_rs::Result<(u32, bool)>) -> libbpf_rs::Result<()> {
-        for slot in 1..self.memory.len() {
+    /// `look` tells how often a slot was joined, and whether it is idle; `ends` is told of each that is retired, before it
+    /// is among the others.
+    fn retire(
+        &mut self,
+        look: impl Fn(&Mapping<V>, usize) -> libbpf_rs::Result<(u32, bool)>,
+        mut ends: impl FnMut(&Self, u32) -> libbpf_rs::Result<()>,
+    ) -> libbpf_rs::Result<()> {
+        for slot in 1..self.used {
             let head = self.mapping.head(slot);
             if head.joins == 0 || head.dead != 0 {
                 continue;
@@ -156,8 +219,10 @@ impl<V: Slot, C> SlotTable<V, C> {
             self.mapping.set_dead(slot, true);
             // A program that took it since then may not have seen that it is dead.
             if look(&self.mapping, slot)?.0 == joins {
-                self.index.delete(self.mapping.key(slot))?;
+                self.index.delete(self.mapping.key_bytes(slot))?;
+                let ended = ends(self, slot as u32);
                 self.retired.push(slot as u32);
+                ended?;
             } else {
                 self.mapping.set_dead(slot, false);
             }
@@ -170,13 +235,7 @@ impl<V: Slot, C> SlotTable<V, C> {
         bytes.map_or_else(SlotPool::default, |bytes| from_bytes(&bytes))
     }
 
-    /// How often something was counted in `other`.
-    pub fn folded(&self) -> u64 {
-        self.pool().folded
-    }
-
-    /// Its maps as one.
-    pub fn report(&self) -> MapReport {
+    fn report(&self) -> MapReport {
         let pool = self.pool();
         MapReport {
             name: self.name.to_owned(),

@@ -1,12 +1,13 @@
 //! Slot tables whose counters each CPU has of its own (SLOT_TABLE_PERCPU).
 
-use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::mem::size_of;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
 
-use super::{Slot, SlotTable};
+use super::groups::{Groups, Sum};
+use super::mapping::Mapping;
+use super::{Slot, Slots};
 use crate::bpf::object;
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
@@ -33,13 +34,11 @@ pub unsafe trait Counts: Plain {}
 
 /// A slot table, and the counters of each CPU beside it.
 #[derive(Debug)]
-pub struct CpuTable<S, V, C> {
-    slots: SlotTable<S, C>,
+pub struct CpuTable<S: Slot, V, L> {
+    slots: Slots<S>,
     counts: Counters<V>,
+    groups: Groups<S::Key, L, V>,
 }
-
-/// A slot, its value, the sum of its counters and what is remembered of it.
-pub type Counted<'a, S, V, C> = (u32, S, V, &'a mut Option<C>);
 
 #[derive(Debug)]
 struct Counters<V> {
@@ -56,49 +55,59 @@ pub fn size_percpu(object: &mut OpenObject, name: &str, max: u32) -> libbpf_rs::
     object::open_map(object, &format!("{name}_counts"))?.set_max_entries(max + 1)
 }
 
-impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
+impl<S: Slot, V: Counts, L: Clone + Eq + Hash> CpuTable<S, V, L> {
     /// Over the maps of the table of that name, which was given its size by [`size_percpu`].
     ///
     /// # Errors
     /// If the array cannot be mapped.
     pub fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
         let map = object::map(object, &format!("{name}_counts"))?;
-        let mut slots = SlotTable::new(object, name)?;
+        let mut slots = Slots::new(object, name)?;
         slots.fixed_bytes += own::map_bytes(&map).unwrap_or(0);
-        Ok(CpuTable { slots, counts: Counters { map, counts: std::marker::PhantomData } })
+        let counts = Counters { map, counts: std::marker::PhantomData };
+        Ok(CpuTable { slots, counts, groups: Groups::default() })
     }
 
-    /// Slots that are in use, with the sum of their counters, `other` first if anything was counted there.
+    /// As [`super::SlotTable::sums`].
     ///
     /// # Errors
     /// If the array has grown and cannot be mapped further, or the kernel does not tell the counters.
-    pub fn live(&mut self) -> libbpf_rs::Result<Vec<Counted<'_, S, V, C>>> {
-        let counts = &self.counts;
-        let slots = self.slots.live()?;
-        slots.map(|(slot, value, memory)| Ok((slot, value, counts.sum(slot)?, memory))).collect()
+    pub fn sums(&mut self, generation: u64, name: impl FnMut(u32, &S::Key) -> L) -> libbpf_rs::Result<Vec<(&L, V)>> {
+        let live = self.slots.live()?;
+        self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
+        let (counts, groups) = (&self.counts, &self.groups);
+        let plan = groups.plan(&live, &self.slots.retired, |slot| counts.sum(slot))?;
+        let mut sums = Vec::with_capacity(live.len());
+        for slot in live {
+            if let Some(name) = groups.of(slot)
+                && let Some(sum) = plan.show(slot, counts.sum(slot)?)
+            {
+                sums.push((name, sum));
+            }
+        }
+        Ok(sums)
     }
 
-    /// As [`SlotTable::expire`]; `idle` is given the time of the last use. What is remembered of a slot are its labels:
-    /// slots that share them are shown as one sum, which would fall if one of them went, so they stay.
+    /// As [`super::SlotTable::expire`]; `idle` is given the time of the last use.
     ///
     /// # Errors
     /// If a map operation fails; the table stays consistent, and the slot is tried again.
-    pub fn expire(&mut self, idle: impl Fn(u64) -> bool) -> libbpf_rs::Result<()>
-    where
-        C: Eq + Hash,
-    {
-        let counts = &self.counts;
-        self.slots.recycle(|_, slot| counts.clear(slot))?;
-        let shared = shared(&self.slots.memory);
-        self.slots.retire(|_, slot| {
+    pub fn expire(&mut self, idle: impl Fn(u64) -> bool) -> libbpf_rs::Result<()> {
+        let (counts, groups) = (&self.counts, &mut self.groups);
+        self.slots.recycle(|slots, slot| {
+            groups.leave(slot, slots.mapping.key(slot as usize), &counts.sum(slot)?);
+            counts.clear(slot)
+        })?;
+        let look = |_: &Mapping<S>, slot| {
             let used: SlotUse = from_bytes(counts.sum(slot as u32)?.as_bytes());
-            Ok((used.joins, idle(used.last_ns) && !shared.contains(&slot)))
-        })
+            Ok((used.joins, idle(used.last_ns)))
+        };
+        self.slots.retire(look, |slots, slot| groups.retire(slot, &slots.retired, |slot| counts.sum(slot)).map(|_| ()))
     }
 
     /// How often something was counted in `other`.
     pub fn folded(&self) -> u64 {
-        self.slots.folded()
+        self.slots.pool().folded
     }
 
     /// Its maps as one.
@@ -107,53 +116,39 @@ impl<S: Slot, V: Counts, C> CpuTable<S, V, C> {
     }
 }
 
-/// The slots of which the same is remembered as of another.
-fn shared<C: Eq + Hash>(memory: &[Option<C>]) -> HashSet<usize> {
-    let mut first = HashMap::new();
-    let mut shared = HashSet::new();
-    for (slot, labels) in memory.iter().enumerate().filter_map(|(slot, labels)| Some((slot, labels.as_ref()?))) {
-        if let Some(&other) = first.get(labels) {
-            shared.extend([slot, other]);
-        } else {
-            first.insert(labels, slot);
+impl<V: Counts> Sum for V {
+    fn add(&mut self, other: &V) {
+        *self = sum([self.as_bytes(), other.as_bytes()]);
+    }
+}
+
+/// Over counters as the kernel has them; of the times of last use the latest.
+fn sum<'a, V: Counts>(each: impl IntoIterator<Item = &'a [u8]>) -> V {
+    let mut sum = SlotUse::default();
+    let mut words = vec![0u64; (size_of::<V>() - size_of::<SlotUse>()) / size_of::<u64>()];
+    for bytes in each {
+        let (used, counters) = bytes.split_at(size_of::<SlotUse>());
+        let used: SlotUse = from_bytes(used);
+        sum.last_ns = sum.last_ns.max(used.last_ns);
+        sum.joins = sum.joins.wrapping_add(used.joins);
+        for (sum, word) in words.iter_mut().zip(counters.chunks_exact(size_of::<u64>())) {
+            *sum = sum.wrapping_add(from_bytes(word));
         }
     }
-    shared
+    let mut bytes = sum.as_bytes().to_vec();
+    words.iter().for_each(|word| bytes.extend_from_slice(&word.to_ne_bytes()));
+    from_bytes(&bytes)
 }
 
 impl<V: Counts> Counters<V> {
-    /// Over all CPUs; of the times of last use the latest.
+    /// Over all CPUs.
     fn sum(&self, slot: u32) -> libbpf_rs::Result<V> {
         let per_cpu = self.map.lookup_percpu(&slot.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-        let mut sum = SlotUse::default();
-        let mut words = vec![0u64; (size_of::<V>() - size_of::<SlotUse>()) / size_of::<u64>()];
-        for bytes in &per_cpu {
-            let (used, counters) = bytes.split_at(size_of::<SlotUse>());
-            let used: SlotUse = from_bytes(used);
-            sum.last_ns = sum.last_ns.max(used.last_ns);
-            sum.joins = sum.joins.wrapping_add(used.joins);
-            for (sum, word) in words.iter_mut().zip(counters.chunks_exact(size_of::<u64>())) {
-                *sum = sum.wrapping_add(from_bytes(word));
-            }
-        }
-        let mut bytes = sum.as_bytes().to_vec();
-        words.iter().for_each(|word| bytes.extend_from_slice(&word.to_ne_bytes()));
-        Ok(from_bytes(&bytes))
+        Ok(sum(per_cpu.iter().map(Vec::as_slice)))
     }
 
     fn clear(&self, slot: u32) -> libbpf_rs::Result<()> {
         let zero = vec![vec![0; self.map.value_size().next_multiple_of(8) as usize]; libbpf_rs::num_possible_cpus()?];
         self.map.update_percpu(&slot.to_ne_bytes(), &zero, MapFlags::ANY)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_that_are_shown_as_one_are_found() {
-        assert_eq!(shared(&[Some("a"), None, Some("b"), Some("a"), None, Some("c"), Some("a")]), [0, 3, 6].into());
-        assert_eq!(shared::<&str>(&[None, None]), [].into());
     }
 }

@@ -1,19 +1,16 @@
 //! From the wire to labels. Pure: nothing here touches the kernel.
 
 use super::skel::types::{drops_key, drops_name, drops_protocol};
-use crate::collectors::labels::{OTHER, comm, finish};
+use crate::collectors::labels::{OTHER, finish, who};
+use crate::identity::Identity;
 use crate::snapshot::Labels;
 
 /// Labels of a series, in the order in which they are shown.
-pub fn series(slot: u32, key: &drops_key, reason: String, location: String) -> Labels {
+pub fn series(slot: u32, key: &drops_key, identity: &Identity, reason: String, location: String) -> Labels {
     let dst_port = if key.dst_port == 0 { String::new() } else { key.dst_port.to_string() };
-    let pairs = vec![
-        ("reason", reason),
-        ("protocol", protocol(key)),
-        ("location", location),
-        ("comm", comm(&key.who.comm)),
-        ("dst_port", dst_port),
-    ];
+    let mut pairs = vec![("reason", reason), ("protocol", protocol(key)), ("location", location)];
+    pairs.extend(who(identity, &key.who.comm, key.who.cgroup));
+    pairs.push(("dst_port", dst_port));
     finish(slot, pairs)
 }
 
@@ -73,7 +70,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let labels = series(1, &key(drops_protocol::PROTOCOL_UDP, 0), "no_socket".into(), String::new());
+        let key = key(drops_protocol::PROTOCOL_UDP, 0);
+        let labels = series(1, &key, &Identity::default(), "no_socket".into(), String::new());
         assert_eq!(*labels, [("reason", "no_socket".into()), ("protocol", "udp".into())]);
     }
 

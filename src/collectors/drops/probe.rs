@@ -1,6 +1,6 @@
 //! Running: loads, attaches, reads. The one file of this collector that deals with libbpf.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -21,6 +21,7 @@ use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot, SlotTable};
 use crate::collectors::labels::OTHER;
 use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
 
@@ -50,6 +51,7 @@ struct Drops<'a> {
     skel: DropsSkel<'a>,
     attachment: Attachment,
     limits: Limits,
+    identity: Identity,
     reasons: Reasons,
     drops: CpuTable<drops_slot, drops_counts, Labels>,
     functions: SlotTable<drops_function, ()>,
@@ -82,6 +84,7 @@ impl<'a> Drops<'a> {
         let names = |name| setup.kernel.enumeration(name);
         Ok(Drops {
             limits: setup.limits,
+            identity: setup.identity.clone(),
             reasons: Reasons::new(names(reasons::CORE), names(reasons::SUBSYSTEMS)),
             drops: CpuTable::new(skel.object(), "drops")?,
             functions: SlotTable::new(skel.object(), "function")?,
@@ -100,26 +103,22 @@ impl<'a> Drops<'a> {
 
 impl Collector for Drops<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
-        let series = self.drops.live().map_err(CollectError::during("reading the drops"))?;
-        // After the series: a function has its slot before a series names it.
-        let functions = self.functions.live().map_err(CollectError::during("mapping the functions"))?;
-        let functions: HashMap<_, _> = functions.map(|(slot, function, _)| (slot, function.key)).collect();
+        let functions = self.functions.each().map_err(CollectError::during("mapping the functions"))?;
+        let functions: HashMap<_, _> = functions.map(|(slot, function)| (slot, function.key)).collect();
         let location = |slot| match functions.get(&slot) {
             _ if slot == FUNCTION_UNKNOWN => String::new(),
             Some(name) if slot != 0 => decode::function(name),
             _ => OTHER.to_owned(),
         };
-        // Two modules may have a function of the same name.
-        let mut sums = BTreeMap::<Labels, u64>::new();
-        for (slot, found, counts, memory) in series {
-            let labels = memory.get_or_insert_with(|| {
-                let reason = self.reasons.name(found.key.reason, |of| module_enumeration(of.module, of.enumeration));
-                decode::series(slot, &found.key, reason, location(found.key.function))
-            });
-            *sums.entry(Labels::clone(labels)).or_default() += counts.packets;
-        }
+        let (identity, generation, reasons) = (&self.identity, self.identity.generation(), &mut self.reasons);
+        let name = |slot, key: &drops_key| {
+            let reason = reasons.name(key.reason, |of| module_enumeration(of.module, of.enumeration));
+            decode::series(slot, key, identity, reason, location(key.function))
+        };
         let mut drops = Family::new(&metrics::DROPS);
-        sums.into_iter().for_each(|(labels, packets)| drops.integer(labels, packets));
+        for (labels, counts) in self.drops.sums(generation, name).map_err(CollectError::during("reading the drops"))? {
+            drops.integer(Labels::clone(labels), counts.packets);
+        }
         Ok(vec![drops])
     }
 

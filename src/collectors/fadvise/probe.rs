@@ -18,8 +18,9 @@ use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
-use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::bpf::slots::{self, Slot, SlotTable, Sum};
 use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
 
@@ -48,10 +49,31 @@ unsafe impl Slot for fadvise_effect {
     type Key = who;
 }
 
+impl Sum for fadvise_call {
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Sum for fadvise_failure {
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+    }
+}
+
+impl Sum for fadvise_effect {
+    fn add(&mut self, other: &Self) {
+        self.evicted += other.evicted;
+        self.read_back += other.read_back;
+    }
+}
+
 struct Fadvise<'a> {
     skel: FadviseSkel<'a>,
     attachment: Attachment,
     limits: Limits,
+    identity: Identity,
     window_ns: u64,
     calls: SlotTable<fadvise_call, Labels>,
     failures: SlotTable<fadvise_failure, Labels>,
@@ -99,6 +121,7 @@ impl<'a> Fadvise<'a> {
         let object = skel.object();
         Ok(Fadvise {
             limits: setup.limits,
+            identity: setup.identity.clone(),
             window_ns: window_ns(setup),
             calls: SlotTable::new(object, "calls")?,
             failures: SlotTable::new(object, "failures")?,
@@ -147,14 +170,18 @@ impl Collector for Fadvise<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mapping = CollectError::during("mapping the series");
         let mut families = Families::new(sees_reads(&self.attachment.plan));
-        for (slot, c, memory) in self.calls.live().map_err(&mapping)? {
-            families.call(memory.get_or_insert_with(|| decode::call(slot, &c.key)), &c);
+        let (identity, generation) = (&self.identity, self.identity.generation());
+        let call = |slot, key: &_| decode::call(slot, key, identity);
+        for (labels, c) in self.calls.sums(generation, call).map_err(&mapping)? {
+            families.call(labels, &c);
         }
-        for (slot, f, memory) in self.failures.live().map_err(&mapping)? {
-            families.failure(memory.get_or_insert_with(|| decode::failure(slot, &f.key)), &f);
+        let failure = |slot, key: &_| decode::failure(slot, key, identity);
+        for (labels, f) in self.failures.sums(generation, failure).map_err(&mapping)? {
+            families.failure(labels, &f);
         }
-        for (slot, e, memory) in self.effects.live().map_err(&mapping)? {
-            families.effect(memory.get_or_insert_with(|| decode::effect(slot, &e.key)), &e);
+        let effect = |slot, key: &_| decode::effect(slot, key, identity);
+        for (labels, e) in self.effects.sums(generation, effect).map_err(&mapping)? {
+            families.effect(labels, &e);
         }
         Ok(families.finish())
     }

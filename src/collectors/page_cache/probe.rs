@@ -21,7 +21,7 @@ use crate::bpf::plain::Plain;
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Counts, CpuTable, Slot};
 use crate::collectors::{CollectError, Collector, Objects, Setup};
-use crate::identity::cgroups::Cgroups;
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
 
@@ -63,7 +63,7 @@ struct PageCache<'a> {
     cgroups: CpuTable<page_cache_cgroup, page_cache_cgroup_counts, Labels>,
     readers: CpuTable<page_cache_reader, page_cache_reader_counts, Labels>,
     devices: Devices,
-    paths: Cgroups,
+    identity: Identity,
     known: Known,
     idle_ttl_ns: u64,
 }
@@ -118,7 +118,7 @@ impl<'a> PageCache<'a> {
             cgroups: CpuTable::new(object, "cgroups")?,
             readers: CpuTable::new(object, "readers")?,
             devices: Devices::default(),
-            paths: Cgroups::default(),
+            identity: setup.identity.clone(),
             known: known(plan),
             idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
             skel,
@@ -143,19 +143,18 @@ impl Collector for PageCache<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let reading = CollectError::during("reading the counters of the page cache");
         let mut families = Families::default();
-        for (slot, pages, counts, memory) in self.pages.live().map_err(&reading)? {
-            let devices = &mut self.devices;
-            families.pages(memory.get_or_insert_with(|| decode::pages(slot, &pages.key, devices)), &counts);
+        let (identity, generation, devices) = (&self.identity, self.identity.generation(), &mut self.devices);
+        let pages = |slot, key: &_| decode::pages(slot, key, identity, devices);
+        for (labels, counts) in self.pages.sums(generation, pages).map_err(&reading)? {
+            families.pages(labels, &counts);
         }
-        let cgroups = self.cgroups.live().map_err(&reading)?;
-        let unnamed = cgroups.iter().filter(|(.., memory)| memory.is_none());
-        self.paths.learn(unnamed.map(|(_, cgroup, ..)| cgroup.key));
-        for (slot, cgroup, counts, memory) in cgroups {
-            let paths = &self.paths;
-            families.cgroup(memory.get_or_insert_with(|| decode::cgroup(slot, cgroup.key, paths)), &counts);
+        let cgroup = |slot, key: &_| decode::cgroup(slot, *key, identity);
+        for (labels, counts) in self.cgroups.sums(generation, cgroup).map_err(&reading)? {
+            families.cgroup(labels, &counts);
         }
-        for (slot, reader, counts, memory) in self.readers.live().map_err(&reading)? {
-            families.reader(memory.get_or_insert_with(|| decode::reader(slot, &reader.key)), &counts);
+        let reader = |slot, key: &_| decode::reader(slot, key, identity);
+        for (labels, counts) in self.readers.sums(generation, reader).map_err(&reading)? {
+            families.reader(labels, &counts);
         }
         Ok(families.finish(self.known))
     }

@@ -1,12 +1,15 @@
 //! From the wire to labels. Pure: nothing here touches the kernel.
 
 use super::skel::types::{reclaim_key, reclaim_scope};
-use crate::collectors::labels::{comm, finish};
+use crate::collectors::labels::{self, finish};
+use crate::identity::Identity;
 use crate::snapshot::Labels;
 
 /// Labels of the stalls.
-pub fn stall(slot: u32, key: &reclaim_key) -> Labels {
-    finish(slot, vec![("comm", comm(&key.who.comm)), ("scope", scope(key.scope).to_owned())])
+pub fn stall(slot: u32, key: &reclaim_key, identity: &Identity) -> Labels {
+    let mut pairs = labels::who(identity, &key.who.comm, key.who.cgroup);
+    pairs.push(("scope", scope(key.scope).to_owned()));
+    finish(slot, pairs)
 }
 
 fn scope(number: u8) -> &'static str {
@@ -21,7 +24,7 @@ fn scope(number: u8) -> &'static str {
 mod tests {
     use super::super::skel::types::who;
     use super::*;
-    use crate::snapshot::labels;
+    use crate::snapshot::labels as of;
 
     #[test]
     fn a_stall_is_named_after_process_and_scope() {
@@ -30,8 +33,9 @@ mod tests {
             scope,
             ..reclaim_key::default()
         };
-        assert_eq!(stall(1, &key(0)), labels([("comm", "kafka"), ("scope", "node")]));
-        assert_eq!(stall(1, &key(1)), labels([("comm", "kafka"), ("scope", "memcg")]));
-        assert_eq!(stall(0, &key(1)), labels([("comm", "other"), ("scope", "other")]));
+        let identity = Identity::default();
+        assert_eq!(stall(1, &key(0), &identity), of([("comm", "kafka"), ("scope", "node")]));
+        assert_eq!(stall(1, &key(1), &identity), of([("comm", "kafka"), ("scope", "memcg")]));
+        assert!(stall(0, &key(1), &identity).iter().all(|(_, value)| value.as_ref() == labels::OTHER));
     }
 }

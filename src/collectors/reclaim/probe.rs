@@ -14,8 +14,9 @@ use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plan::Plan;
-use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::bpf::slots::{self, Slot, SlotTable, Sum};
 use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
 
@@ -31,10 +32,18 @@ unsafe impl Slot for reclaim_stall {
     type Key = reclaim_key;
 }
 
+impl Sum for reclaim_stall {
+    fn add(&mut self, other: &Self) {
+        self.time.sum += other.time.sum;
+        self.time.counts.iter_mut().zip(other.time.counts).for_each(|(count, more)| *count += more);
+    }
+}
+
 struct Reclaim<'a> {
     skel: ReclaimSkel<'a>,
     attachment: Attachment,
     limits: Limits,
+    identity: Identity,
     stalls: SlotTable<reclaim_stall, Labels>,
     vmstat: Vmstat,
     tells_cgroups: bool,
@@ -52,7 +61,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         let mut attachment = Attachment::new(plan);
         attachment.hold(object::attach(skel.object(), plan)?);
         let vmstat = Vmstat::new(tells_cgroups)?;
-        Ok(Reclaim { skel, attachment, limits: setup.limits, stalls, vmstat, tells_cgroups })
+        let (limits, identity) = (setup.limits, setup.identity.clone());
+        Ok(Reclaim { skel, attachment, limits, identity, stalls, vmstat, tells_cgroups })
     })?;
     Ok(Box::new(reclaim))
 }
@@ -81,8 +91,10 @@ impl Reclaim<'_> {
 impl Collector for Reclaim<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mut families = Families::new();
-        for (slot, stall, memory) in self.stalls.live().map_err(CollectError::during("mapping the series"))? {
-            families.stall(memory.get_or_insert_with(|| decode::stall(slot, &stall.key)), &stall);
+        let name = |slot, key: &_| decode::stall(slot, key, &self.identity);
+        let stalls = self.stalls.sums(self.identity.generation(), name);
+        for (labels, stall) in stalls.map_err(CollectError::during("mapping the series"))? {
+            families.stall(labels, &stall);
         }
         for (key, &pages) in self.vmstat.gained().map_err(CollectError::during("reading /proc/vmstat"))? {
             families.pages(key, pages);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::skel::types::{retransmit_key, retransmit_kind, retransmit_reset_key};
-use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip, role};
+use crate::collectors::labels::{self, OTHER, Pairs, finish, ip, role};
+use crate::identity::Identity;
 use crate::snapshot::Labels;
 
 /// The kernel's enumeration of why it sends a reset, since 6.10.
@@ -34,21 +35,22 @@ const STATES: [&str; 12] = [
 /// Labels in the order in which they are shown, for keys of one table.
 #[derive(Debug)]
 pub struct Decoder {
+    identity: Identity,
     reasons: HashMap<u32, String>,
 }
 
 impl Decoder {
     /// Knows the reasons for resets as this kernel numbers them.
-    pub fn new(reasons: &[(u32, String)]) -> Decoder {
+    pub fn new(identity: Identity, reasons: &[(u32, String)]) -> Decoder {
         let named = |(number, name): &(u32, String)| {
             (*number, name.strip_prefix(REASON_PREFIX).unwrap_or(name).to_ascii_lowercase())
         };
-        Decoder { reasons: reasons.iter().map(named).collect() }
+        Decoder { identity, reasons: reasons.iter().map(named).collect() }
     }
 
     /// Labels of segments.
     pub fn segments(&self, slot: u32, key: &retransmit_key) -> Labels {
-        let mut pairs = ends(key);
+        let mut pairs = self.ends(key);
         pairs.push(("kind", kind(key.kind).to_owned()));
         pairs.push(("state", STATES.get(usize::from(key.state)).copied().unwrap_or_default().to_owned()));
         finish(slot, pairs)
@@ -56,19 +58,15 @@ impl Decoder {
 
     /// Labels of the time spent waiting.
     pub fn timeouts(&self, slot: u32, key: &retransmit_key) -> Labels {
-        finish(slot, ends(key))
+        finish(slot, self.ends(key))
     }
 
     /// Labels of resets.
     pub fn resets(&self, slot: u32, key: &retransmit_reset_key) -> Labels {
         let port = if key.dst_port == 0 { String::new() } else { key.dst_port.to_string() };
         let direction = if key.received == 0 { "sent" } else { "received" };
-        let pairs = vec![
-            ("comm", comm(&key.who.comm)),
-            ("dst_port", port),
-            ("direction", direction.to_owned()),
-            ("reason", self.reason(key.reason)),
-        ];
+        let mut pairs = labels::who(&self.identity, &key.who.comm, key.who.cgroup);
+        pairs.extend([("dst_port", port), ("direction", direction.to_owned()), ("reason", self.reason(key.reason))]);
         finish(slot, pairs)
     }
 
@@ -78,16 +76,17 @@ impl Decoder {
             _ => self.reasons.get(&number).cloned().unwrap_or_else(|| number.to_string()),
         }
     }
-}
 
-/// The labels of connections.
-fn ends(key: &retransmit_key) -> Pairs {
-    vec![
-        ("comm", comm(&key.who.comm)),
-        ("role", role(key.role).to_owned()),
-        ("dst_ip", ip(key.dst_ip)),
-        ("dst_port", key.dst_port.to_string()),
-    ]
+    /// The labels of connections.
+    fn ends(&self, key: &retransmit_key) -> Pairs {
+        let mut pairs = labels::who(&self.identity, &key.who.comm, key.who.cgroup);
+        pairs.extend([
+            ("role", role(key.role).to_owned()),
+            ("dst_ip", ip(key.dst_ip)),
+            ("dst_port", key.dst_port.to_string()),
+        ]);
+        pairs
+    }
 }
 
 fn kind(kind: u8) -> &'static str {
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn reasons_have_the_names_of_the_running_kernel() {
-        let decoder = Decoder::new(&[(1, "SK_RST_REASON_NO_SOCKET".to_owned())]);
+        let decoder = Decoder::new(Identity::default(), &[(1, "SK_RST_REASON_NO_SOCKET".to_owned())]);
         let reason = |reason| {
             let labels = decoder.resets(1, &retransmit_reset_key { reason, ..Default::default() });
             label(&labels, "reason").map(str::to_owned)
@@ -125,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_not_known_of_a_reset_is_left_out() {
         let key = retransmit_reset_key { reason: WITHOUT_REASON, received: 1, ..Default::default() };
-        assert_eq!(*Decoder::new(&[]).resets(1, &key), [("direction", "received".into())]);
+        assert_eq!(*Decoder::new(Identity::default(), &[]).resets(1, &key), [("direction", "received".into())]);
     }
 
     #[test]
@@ -135,7 +134,7 @@ mod tests {
         key.dst_ip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 5];
         key.kind = retransmit_kind::KIND_LOSS_PROBE.0 as u8;
         let ends = [("comm", "curl"), ("role", "client"), ("dst_ip", "10.0.0.5"), ("dst_port", "443")];
-        let decoder = Decoder::new(&[]);
+        let decoder = Decoder::new(Identity::default(), &[]);
         assert_eq!(*decoder.timeouts(1, &key), ends.map(|(name, value)| (name, value.into())));
         let labels = decoder.segments(1, &key);
         assert_eq!((label(&labels, "kind"), label(&labels, "state")), (Some("loss_probe"), Some("established")));

@@ -14,8 +14,9 @@ use super::skel::{OpenRetransmitSkel, RetransmitSkel, RetransmitSkelBuilder};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::Plan;
-use crate::bpf::slots::{self, Slot, SlotTable};
+use crate::bpf::slots::{self, Slot, SlotTable, Sum};
 use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
 
@@ -38,11 +39,30 @@ unsafe impl Slot for retransmit_resets {
     type Key = retransmit_reset_key;
 }
 
+impl Sum for retransmit_segments {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+    }
+}
+
+impl Sum for retransmit_timeouts {
+    fn add(&mut self, other: &Self) {
+        self.waited += other.waited;
+    }
+}
+
+impl Sum for retransmit_resets {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+    }
+}
+
 struct Retransmit<'a> {
     skel: RetransmitSkel<'a>,
     attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
+    identity: Identity,
     tick_ns: u64,
     segments: SlotTable<retransmit_segments, Labels>,
     timeouts: SlotTable<retransmit_timeouts, Labels>,
@@ -77,8 +97,9 @@ impl<'a> Retransmit<'a> {
     fn new(setup: &Setup<'_>, skel: RetransmitSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Retransmit<'a>> {
         let object = skel.object();
         Ok(Retransmit {
-            decoder: Decoder::new(setup.kernel.enumeration(RESET_REASONS)),
+            decoder: Decoder::new(setup.identity.clone(), setup.kernel.enumeration(RESET_REASONS)),
             limits: setup.limits,
+            identity: setup.identity.clone(),
             tick_ns: setup.kernel.tick_ns,
             segments: SlotTable::new(object, "segments")?,
             timeouts: SlotTable::new(object, "timeouts")?,
@@ -94,14 +115,18 @@ impl Collector for Retransmit<'_> {
         let mapping = CollectError::during("mapping the series");
         let decoder = &self.decoder;
         let mut families = Families::new();
-        for (slot, s, memory) in self.segments.live().map_err(&mapping)? {
-            families.segments(memory.get_or_insert_with(|| decoder.segments(slot, &s.key)), &s);
+        let generation = self.identity.generation();
+        let segments = |slot, key: &_| decoder.segments(slot, key);
+        for (labels, s) in self.segments.sums(generation, segments).map_err(&mapping)? {
+            families.segments(labels, &s);
         }
-        for (slot, t, memory) in self.timeouts.live().map_err(&mapping)? {
-            families.timeout(memory.get_or_insert_with(|| decoder.timeouts(slot, &t.key)), &t, self.tick_ns);
+        let timeouts = |slot, key: &_| decoder.timeouts(slot, key);
+        for (labels, t) in self.timeouts.sums(generation, timeouts).map_err(&mapping)? {
+            families.timeout(labels, &t, self.tick_ns);
         }
-        for (slot, r, memory) in self.resets.live().map_err(&mapping)? {
-            families.resets(memory.get_or_insert_with(|| decoder.resets(slot, &r.key)), &r);
+        let resets = |slot, key: &_| decoder.resets(slot, key);
+        for (labels, r) in self.resets.sums(generation, resets).map_err(&mapping)? {
+            families.resets(labels, &r);
         }
         Ok(families.finish())
     }

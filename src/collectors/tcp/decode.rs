@@ -2,12 +2,14 @@
 
 use super::skel::types::{tcp_failure_key, tcp_listener_key, tcp_reason, tcp_series_key, tcp_timing_key, who};
 use super::{Config, Label};
-use crate::collectors::labels::{OTHER, Pairs, comm, finish, ip, role};
+use crate::collectors::labels::{self, OTHER, Pairs, finish, ip, role};
+use crate::identity::Identity;
 use crate::snapshot::Labels;
 
 /// Labels in the order in which they are shown, for keys of one table.
 #[derive(Debug)]
 pub struct Decoder {
+    identity: Identity,
     pid: bool,
     src_ip: bool,
     src_port: bool,
@@ -15,9 +17,9 @@ pub struct Decoder {
 
 impl Decoder {
     /// Knows which labels were asked for.
-    pub fn new(config: &Config) -> Decoder {
+    pub fn new(identity: Identity, config: &Config) -> Decoder {
         let has = |label| config.labels.contains(&label);
-        Decoder { pid: has(Label::Pid), src_ip: has(Label::SrcIp), src_port: has(Label::SrcPort) }
+        Decoder { identity, pid: has(Label::Pid), src_ip: has(Label::SrcIp), src_port: has(Label::SrcPort) }
     }
 
     /// Labels of the connection families.
@@ -61,11 +63,12 @@ impl Decoder {
 
     /// Labels of the connects by process.
     pub fn caller(&self, slot: u32, key: &who) -> Labels {
-        finish(slot, vec![("pid", key.pid.to_string()), ("comm", comm(&key.comm))])
+        let pid = [("pid", key.pid.to_string())];
+        finish(slot, pid.into_iter().chain(labels::who(&self.identity, &key.comm, key.cgroup)).collect())
     }
 
     fn who(&self, who: &who) -> Pairs {
-        let mut pairs = vec![("comm", comm(&who.comm))];
+        let mut pairs = labels::who(&self.identity, &who.comm, who.cgroup);
         if self.pid && who.pid != 0 {
             pairs.push(("pid", who.pid.to_string()));
         }

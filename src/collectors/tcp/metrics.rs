@@ -1,5 +1,7 @@
 //! The families of this collector: what each means, and how slots become samples. Pure.
 
+use std::hash::{Hash, Hasher};
+
 use super::skel::types::{hist, tcp_caller, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing};
 use crate::collectors::labels::{self as names, OTHER};
 use crate::histogram::Histogram;
@@ -139,7 +141,7 @@ pub struct Families {
 }
 
 /// What a connection series is called, in this family and in that with one more label.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SeriesLabels {
     plain: Labels,
     /// `None`: folded into `other`, so that this family keeps to the budget too.
@@ -156,6 +158,25 @@ impl SeriesLabels {
     /// Whether its time is counted in `other`.
     pub fn is_folded(&self) -> bool {
         self.limited.is_none()
+    }
+
+    /// What of the time of such a series is counted in `other`.
+    pub fn folded_jiffies(&self, s: &tcp_series) -> u64 {
+        if self.is_folded() { s.chrono.iter().sum() } else { 0 }
+    }
+}
+
+impl PartialEq for SeriesLabels {
+    fn eq(&self, other: &Self) -> bool {
+        self.plain == other.plain
+    }
+}
+
+impl Eq for SeriesLabels {}
+
+impl Hash for SeriesLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.plain.hash(state);
     }
 }
 
@@ -227,7 +248,7 @@ impl Families {
                     self.limited.number(Labels::clone(labels), pass.jiffies(jiffies));
                 }
             }
-            None => *folded += s.chrono.iter().sum::<u64>(),
+            None => *folded += names.folded_jiffies(s),
         }
     }
 

@@ -15,6 +15,7 @@ mod decode;
 mod metrics;
 mod probe;
 mod skel;
+mod sums;
 mod walk;
 
 use serde::{Deserialize, Serialize};

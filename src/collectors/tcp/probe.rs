@@ -26,6 +26,7 @@ use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{MapReport, ProgramReport};
@@ -67,6 +68,7 @@ struct Tcp<'a> {
     attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
+    identity: Identity,
     tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
@@ -133,8 +135,9 @@ impl<'a> Tcp<'a> {
         let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
         let object = skel.object();
         Ok(Tcp {
-            decoder: Decoder::new(&setup.config.tcp),
+            decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
             limits: setup.limits,
+            identity: setup.identity.clone(),
             tick_ns: setup.kernel.tick_ns,
             series: SlotTable::new(object, "series")?,
             timing: SlotTable::new(object, "timing")?,
@@ -228,12 +231,10 @@ impl Collector for Tcp<'_> {
         let mapping = CollectError::during("mapping the series");
         let (decoder, max_series) = (&self.decoder, self.limits.max_series);
         let mut families = Families::new();
-        let hidden = self.series.retired().filter(|(slot, _)| !limited_fits(*slot, max_series));
-        let hidden: u64 = hidden.map(|(_, s)| s.chrono.iter().sum::<u64>()).sum();
-        let mut folded = self.carried + hidden;
-        for (slot, s, memory) in self.series.live().map_err(&mapping)? {
-            let names = memory
-                .get_or_insert_with(|| SeriesLabels::new(decoder.series(slot, &s.key), limited_fits(slot, max_series)));
+        let generation = self.identity.generation();
+        let series = |slot, key: &_| SeriesLabels::new(decoder.series(slot, key), limited_fits(slot, max_series));
+        let mut folded = self.carried;
+        for (names, s) in self.series.sums(generation, series).map_err(&mapping)? {
             if names.is_folded() {
                 self.folded_labels.get_or_insert_with(|| decoder.series(0, &s.key));
             }
@@ -242,17 +243,21 @@ impl Collector for Tcp<'_> {
         if let Some(labels) = &self.folded_labels {
             families.limited_other(labels, folded, pass);
         }
-        for (slot, t, memory) in self.timing.live().map_err(&mapping)? {
-            families.timing(memory.get_or_insert_with(|| decoder.timing(slot, &t.key)), &t);
+        let timing = |slot, key: &_| decoder.timing(slot, key);
+        for (labels, t) in self.timing.sums(generation, timing).map_err(&mapping)? {
+            families.timing(labels, &t);
         }
-        for (slot, f, memory) in self.failure.live().map_err(&mapping)? {
-            families.failure(memory.get_or_insert_with(|| decoder.failure(slot, &f.key)), &f);
+        let failure = |slot, key: &_| decoder.failure(slot, key);
+        for (labels, f) in self.failure.sums(generation, failure).map_err(&mapping)? {
+            families.failure(labels, &f);
         }
-        for (slot, l, memory) in self.listener.live().map_err(&mapping)? {
-            families.listener(memory.get_or_insert_with(|| decoder.listener(slot, &l.key)), &l, pass);
+        let listener = |slot, key: &_| decoder.listener(slot, key);
+        for (labels, l) in self.listener.sums(generation, listener).map_err(&mapping)? {
+            families.listener(labels, &l, pass);
         }
-        for (slot, c, memory) in self.caller.live().map_err(&mapping)? {
-            families.caller(memory.get_or_insert_with(|| decoder.caller(slot, &c.key)), &c);
+        let caller = |slot, key: &_| decoder.caller(slot, key);
+        for (labels, c) in self.caller.sums(generation, caller).map_err(&mapping)? {
+            families.caller(labels, &c);
         }
         families.missed(&self.missed());
         Ok(families.finish())
@@ -267,12 +272,8 @@ impl Collector for Tcp<'_> {
         let (ttl_ns, passed_ns) = (self.limits.idle_ttl.as_nanos() as u64, self.passed_ns);
         let idle = |last_ns: u64| passed_ns.saturating_sub(last_ns) > ttl_ns;
         let expiring = CollectError::during("expiring idle series");
-        let (max_series, carried) = (self.limits.max_series, &mut self.carried);
-        let carry = |slot, s: tcp_series| {
-            if !limited_fits(slot, max_series) {
-                *carried += s.chrono.iter().sum::<u64>();
-            }
-        };
+        let carried = &mut self.carried;
+        let carry = |names: &SeriesLabels, s: &tcp_series| *carried += names.folded_jiffies(s);
         self.series.expire(|s| idle(s.head.last_ns), carry).map_err(&expiring)?;
         self.timing.expire(|t| idle(t.head.last_ns), |_, _| ()).map_err(&expiring)?;
         self.failure.expire(|f| idle(f.head.last_ns), |_, _| ()).map_err(&expiring)?;
