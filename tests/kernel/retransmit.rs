@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, sendto};
 use nix::sys::wait::waitpid;
 
-use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen};
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen, seen};
 
 const SEGMENTS: &str = "sidecar_retransmit_segments_total";
 const TIMEOUT: &str = "sidecar_retransmit_timeout_seconds_total";
@@ -96,19 +96,13 @@ fn all_closed(ports: &[u16], connections: u64) -> impl Fn(&Metrics) -> bool {
     }
 }
 
-/// On a busy machine a kernel was seen to send a segment again, and count it, without its tracepoint being reached: about
-/// one of some hundred of those that timers send. A window in which this happened tells nothing about kinds.
-fn all_shown(side: &Side, kernel: &Kernel) -> bool {
-    side.kind("other") == 0 && side.all() == kernel.tcp("RetransSegs")
-}
-
 /// Every kind against the counter of the kernel that means the same, on both sides of a link that loses packets both ways.
 #[test]
 fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
-    assert!((0..4).any(|_| lossy_link()));
+    seen(lossy_link);
 }
 
-fn lossy_link() -> bool {
+fn lossy_link() {
     const PORTS: [u16; 4] = [7311, 7312, 7313, 7314];
     let network = Network::new();
     let lossy = ["meta l4proto tcp numgen random mod 100 < 4 drop"];
@@ -126,10 +120,9 @@ fn lossy_link() -> bool {
     for (role, ns) in [("client", &network.a), ("server", &network.b)] {
         let (side, kernel) = (Side { metrics: &metrics, role, ports: &PORTS }, Kernel(&network, ns));
         assert!(side.all() > 50, "the link is not lossy");
-        assert_eq!(side.sum(RETRANSMITS, &[]), kernel.tcp("RetransSegs"), "{role}");
-        if !all_shown(&side, &kernel) {
-            return false;
-        }
+        let all = kernel.tcp("RetransSegs");
+        assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (all, all), "{role}");
+        assert_eq!(side.kind("other"), 0, "{role}");
         assert_eq!(side.kind("fast"), kernel.ext("TCPFastRetrans"), "{role}");
         assert_eq!(side.kind("syn") + side.kind("synack"), kernel.ext("TCPSynRetrans"), "{role}");
         assert!(side.kind("loss_probe") <= kernel.ext("TCPLossProbes"), "{role}: those with new data count there, too");
@@ -141,7 +134,6 @@ fn lossy_link() -> bool {
     let sent = side.kind("timeout") + side.kind("syn");
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((sent..=sent + idle).contains(&released), "{released} by timers, {sent} sent, at most {idle} for nothing");
-    true
 }
 
 /// Connected sockets: the client's in `a`, the server's in `b`.
@@ -154,10 +146,10 @@ fn pair(network: &Network, ip: &'static str, port: u16) -> (TcpStream, TcpStream
 /// The last segment of a message is lost: nothing comes after it that the peer could acknowledge.
 #[test]
 fn tail_losses_are_loss_probes() {
-    assert!((0..4).any(|_| tail_losses()));
+    seen(tail_losses);
 }
 
-fn tail_losses() -> bool {
+fn tail_losses() {
     let network = Network::new();
     network.filter(&network.b, &["tcp dport { 7321, 7322 } meta length > 500 numgen inc mod 2 == 0 drop"]);
     let sidecar = Sidecar::start(Wish::default());
@@ -176,9 +168,7 @@ fn tail_losses() -> bool {
     // When a probe is not allowed yet, it is left to the timer, which may fire for nothing. There is no new data that a
     // probe could carry.
     let all = side.sum(SEGMENTS, &[("state", "established")]);
-    if !all_shown(&side, &kernel) {
-        return false;
-    }
+    assert_eq!((side.all(), side.kind("other")), (kernel.tcp("RetransSegs"), 0));
     assert_eq!(side.all(), all);
     assert!(all >= 10, "each message was lost once");
     assert!(side.kind("loss_probe") >= 2, "the first loss of each connection is a tail loss");
@@ -186,7 +176,6 @@ fn tail_losses() -> bool {
     assert_eq!(side.kind("timeout"), all - side.kind("loss_probe"));
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
-    true
 }
 
 /// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
@@ -217,7 +206,7 @@ fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
 }
 
 /// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing; or
-/// as for [`all_shown`].
+/// if one was not seen, as for [`seen`].
 fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
     let (mut client, mut server) = pair(network, ip, port);
     let kernel = Kernel(network, &network.a);
@@ -244,6 +233,10 @@ fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u1
 
 #[test]
 fn lost_syns_and_syn_acks_are_told_apart() {
+    seen(lost_syns_and_syn_acks);
+}
+
+fn lost_syns_and_syn_acks() {
     let network = Network::new();
     network.filter(&network.b, &["tcp dport { 7341, 7343 } drop"]);
     network.filter(&network.a, &["tcp sport { 7342, 7344 } drop"]);
@@ -260,18 +253,19 @@ fn lost_syns_and_syn_acks_are_told_apart() {
         })
     });
     connects.into_iter().for_each(|connect| connect.join().unwrap());
-    let metrics = sidecar.snapshot();
+    // The server goes on.
+    let (metrics, [client, server]) = network.retransmits_at_rest(&sidecar);
     let ports = [7341, 7342, 7343, 7344];
     let side = |role| Side { metrics: &metrics, role, ports: &ports };
     assert_eq!(side("client").sum(SEGMENTS, &[("kind", "syn"), ("state", "syn_sent")]), 8);
-    assert_eq!((side("client").all(), Kernel(&network, &network.a).tcp("RetransSegs")), (8, 8));
+    assert_eq!((side("client").all(), client), (8, 8));
     for port in ports {
         let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port.to_string())]);
         assert_eq!(waited, Some(3.0), "{port}");
     }
     let synacks = side("server").sum(SEGMENTS, &[("kind", "synack"), ("state", "syn_recv")]);
     assert!(synacks >= 4, "the client's SYN came again, and was answered again");
-    assert_eq!((synacks, synacks), (side("server").all(), Kernel(&network, &network.b).tcp("RetransSegs")));
+    assert_eq!((synacks, synacks), (side("server").all(), server));
 }
 
 /// Has connects of this namespace give up after so many, each after twice the time.
@@ -284,6 +278,10 @@ fn retry_syns(times: &str) {
 /// With fast open the SYN-ACK belongs to a socket that is there before the handshake is over.
 #[test]
 fn syn_acks_of_fast_open_count_once() {
+    seen(syn_acks_of_fast_open);
+}
+
+fn syn_acks_of_fast_open() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
     let listener = network.within(&network.b, || {
@@ -305,11 +303,11 @@ fn syn_acks_of_fast_open_count_once() {
     server.write_all(b"late").unwrap();
     client.join().unwrap();
     drop(server);
-    let metrics = sidecar.until(all_closed(&[7345], 1));
+    sidecar.until(all_closed(&[7345], 1));
+    let (metrics, counts) = network.retransmits_at_rest(&sidecar);
     assert_eq!(Kernel(&network, &network.b).ext("TCPFastOpenPassive"), 1);
-    for (role, ns) in [("client", &network.a), ("server", &network.b)] {
+    for (role, kernel) in ["client", "server"].into_iter().zip(counts) {
         let side = Side { metrics: &metrics, role, ports: &[7345] };
-        let kernel = Kernel(&network, ns).tcp("RetransSegs");
         assert!(kernel > 0, "{role}");
         assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (kernel, kernel), "{role}");
     }
@@ -324,6 +322,10 @@ fn allow_fast_open() {
 /// RetransSegs counts what this host could not send, too.
 #[test]
 fn segments_that_this_host_fails_to_send_count() {
+    seen(segments_that_this_host_fails_to_send);
+}
+
+fn segments_that_this_host_fails_to_send() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
     let (mut client, mut server) = pair(&network, B4, 7351);
@@ -339,9 +341,8 @@ fn segments_that_this_host_fails_to_send_count() {
     network.unfilter(&network.a, "output");
     network.unfilter(&network.b, "input");
     server.read_exact(&mut [0; 100]).unwrap();
-    let metrics = sidecar.snapshot();
+    let (metrics, [all, _]) = network.retransmits_at_rest(&sidecar);
     let side = Side { metrics: &metrics, role: "client", ports: &[7351] };
-    let all = kernel.tcp("RetransSegs");
     assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (all, all));
     // Where the kernel does not show failures, their cause is not known.
     let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_retransmit_skb"]);
@@ -352,6 +353,10 @@ fn segments_that_this_host_fails_to_send_count() {
 /// Also with tcp at work, but not shown.
 #[test]
 fn a_series_keeps_the_name_of_its_process() {
+    seen(a_named_process);
+}
+
+fn a_named_process() {
     let network = Network::new();
     network.filter(&network.b, &["tcp dport 7361 drop"]);
     let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });

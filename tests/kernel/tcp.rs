@@ -14,7 +14,7 @@ use nix::sys::prctl::set_name;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::fixture::{
-    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, serve, serve_here,
+    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, seen, serve, serve_here,
 };
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
@@ -152,11 +152,13 @@ fn live_connections_are_as_exact_as_closed_ones() {
     let open = |sent, received| Account { sent, received, opened: 1, closed: 0, active: 1 };
     assert_eq!(account(&metrics, "client", port), open(5000, 70));
     assert_eq!(account(&metrics, "server", port), open(70, 5000));
-    // What this process knows of its own socket from the kernel: segments and round-trip time.
-    let info = tcp_info(&client);
+    // What this process knows of its own socket from the kernel: segments and round-trip time. Acknowledgements wait for
+    // a while before they are sent.
     let port_label = port.to_string();
     let labels = [("role", "client"), ("dst_port", port_label.as_str())];
-    let metrics = sidecar.snapshot();
+    let mut moments = (0..100).map(|_| (tcp_info(&client), sidecar.snapshot(), tcp_info(&client)));
+    let quiet = moments.find(|(before, _, after)| before == after);
+    let (info, metrics, _) = quiet.expect("a moment in which nothing is sent");
     assert_eq!(metrics.sum("sidecar_connection_packets_sent_total", &labels), info.segs_out);
     assert_eq!(metrics.sum("sidecar_connection_packets_received_total", &labels), info.segs_in);
     let rtt = metrics.histogram("sidecar_connection_rtt_seconds", &labels).expect("round trips are sampled");
@@ -174,6 +176,7 @@ fn live_connections_are_as_exact_as_closed_ones() {
     assert_eq!(metrics.count("sidecar_connection_duration_seconds", &labels), 0);
 }
 
+#[derive(PartialEq)]
 struct Info {
     segs_in: u64,
     segs_out: u64,
@@ -314,6 +317,10 @@ fn an_open_connection_belongs_to_who_holds_it() {
 
 #[test]
 fn failed_connects_say_why() {
+    seen(failed_connects);
+}
+
+fn failed_connects() {
     let network = Network::new();
     network.filter(&network.b, &["tcp dport 81 drop", "tcp dport 82 reject with icmpx type host-unreachable"]);
     let sidecar = Sidecar::start(Wish::default());
@@ -332,11 +339,6 @@ fn failed_connects_say_why() {
     });
     connects.join().unwrap();
     let metrics = sidecar.snapshot();
-    for f in metrics.0.families.iter().filter(|f| f.descriptor.name == FAILURES) {
-        for x in &f.samples {
-            eprintln!("{:?} {:?}", x.labels, x.value);
-        }
-    }
     assert_eq!(metrics.sum(FAILURES, &[("dst_ip", "10.199.0.99"), ("reason", "unreachable")]), 1);
     for ip in [B4, B6] {
         for (port, reason) in [("80", "refused"), ("81", "timeout"), ("82", "unreachable")] {
@@ -354,6 +356,10 @@ fn failed_connects_say_why() {
 
 #[test]
 fn retransmissions_equal_retrans_segs() {
+    seen(lossy_exchanges);
+}
+
+fn lossy_exchanges() {
     let network = Network::new();
     let lossy = ["meta l4proto tcp numgen random mod 100 < 3 counter drop"];
     network.filter(&network.a, &lossy);
@@ -375,8 +381,7 @@ fn retransmissions_equal_retrans_segs() {
         assert_eq!(account(&metrics, "client", port), finished(10_000_000, 1000, 10), "{ip}");
         assert_eq!(account(&metrics, "server", port), finished(1000, 10_000_000, 10), "{ip}");
     }
-    let metrics = sidecar.snapshot();
-    let mut kernel = [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
+    let (metrics, mut kernel) = network.retransmits_at_rest(&sidecar);
     let mut counted: [u64; 2] = ["client", "server"].map(|role| {
         ["7001", "7002"].map(|port| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", port)])).iter().sum()
     });
@@ -389,6 +394,10 @@ fn retransmissions_equal_retrans_segs() {
 /// SYN-ACKs are sent again though the client never answers: no connection comes to be, and RetransSegs counts them.
 #[test]
 fn retransmitted_syn_acks_of_half_open_connections_count() {
+    seen(half_open_connections);
+}
+
+fn half_open_connections() {
     let network = Network::new();
     // The client's kernel never sees the SYN-ACK, and so sends its SYN again too.
     network.filter(&network.a, &["tcp sport 7001 drop"]);
@@ -400,14 +409,8 @@ fn retransmitted_syn_acks_of_half_open_connections_count() {
         TcpStream::connect((B4, 7001)).is_err()
     });
     assert!(connect.join().unwrap());
-    // The server goes on: a moment in which the kernel's count stands still.
-    let kernel = || [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
-    let (metrics, [client, server]) = loop {
-        let (before, metrics, after) = (kernel(), sidecar.snapshot(), kernel());
-        if before == after {
-            break (metrics, after);
-        }
-    };
+    // The server goes on.
+    let (metrics, [client, server]) = network.retransmits_at_rest(&sidecar);
     let sum = |role| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", "7001")]);
     assert!(server >= 2, "SYN-ACKs were sent again");
     assert_eq!((sum("client"), sum("server")), (client, server));
@@ -509,7 +512,7 @@ fn a_full_family_folds_into_other_and_sums_stay_exact() {
 
 #[test]
 fn idle_series_disappear_and_may_come_back() {
-    let wish = Wish { idle_ttl: Duration::from_millis(300), interval: Duration::from_millis(100), ..Wish::default() };
+    let wish = Wish { idle_ttl: Duration::from_secs(1), interval: Duration::from_millis(100), ..Wish::default() };
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
