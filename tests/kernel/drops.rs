@@ -15,7 +15,7 @@ use ebpf_sidecar::snapshot::Labels;
 use ebpf_sidecar::status::Status;
 use nix::libc;
 
-use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, run, seen, serve};
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, ports, run, seen, serve};
 
 const DROPS: &str = "sidecar_drops_total";
 
@@ -140,7 +140,8 @@ fn udp_drops_are_those_of_the_kernel() {
     let network = Network::new();
     warm(&network);
     let sidecar = start();
-    for (to, counters) in [(B4, "Udp"), (B6, "Udp6")] {
+    let [full4, full6] = ports();
+    for (to, counters, port) in [(B4, "Udp", full4), (B6, "Udp6", full6)] {
         let kernel = |name| network.kernel_counter(&network.b, counters, name);
         let labels = |reason| [("reason", reason), ("protocol", "udp")];
         agree(&sidecar, &labels("no_socket"), 1000, || kernel("NoPorts"), || send_udp(&network, to, 9, 1000, 100));
@@ -151,17 +152,17 @@ fn udp_drops_are_those_of_the_kernel() {
         let (ready, bound) = mpsc::channel();
         let (done, finished) = mpsc::channel::<()>();
         let receiver = network.within(&network.b, move || {
-            let socket = UdpSocket::bind((ip(to), 7201)).unwrap();
+            let socket = UdpSocket::bind((ip(to), port)).unwrap();
             ready.send(()).unwrap();
             finished.recv().unwrap_err(); // it never reads
             drop(socket);
         });
         bound.recv().unwrap();
-        let full = || send_udp(&network, to, 7201, 1000, 1400);
+        let full = || send_udp(&network, to, port, 1000, 1400);
         agree(&sidecar, &labels("socket_rcvbuff"), 500, || kernel("RcvbufErrors"), full);
         // Whose queue it was the tracepoint tells since 6.11; before, the module says that it does not know.
         let metrics = sidecar.snapshot();
-        let known = with_label(&metrics, ("dst_port", "7201")).len();
+        let known = with_label(&metrics, ("dst_port", &port.to_string())).len();
         assert_eq!(known > 0, status(&metrics) == Status::Running, "{known}");
         drop(done);
         receiver.join().unwrap();

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -361,6 +362,14 @@ pub fn exchange(to: SocketAddr, request: usize, reply: usize) {
     let mut stream = TcpStream::connect(to).expect("somebody listens");
     stream.write_all(&vec![9; request]).expect("the server reads");
     assert_eq!(drain(&stream), reply);
+}
+
+/// Ports that nothing else on this machine is likely to use at the same time, in any namespace: metrics tell none, and these
+/// tests may run twice. They lie below those that the kernel gives to clients.
+pub fn ports<const N: usize>() -> [u16; N] {
+    static USED: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 300 * 100;
+    [0; N].map(|_| 2000 + ((first + USED.fetch_add(1, Ordering::Relaxed)) % 30_000) as u16)
 }
 
 /// A listener on a port of the kernel's choice.
