@@ -163,6 +163,7 @@ mod tests {
             status,
             reason: reason.to_owned(),
             declined: false,
+            collects: true,
             hooks: vec![
                 HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
                 HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },

@@ -96,6 +96,9 @@ fn another(key: &str) -> (&'static str, &'static str) {
         "collector.modules" => ("tcp", "[tcp]"),
         "collector.page-cache.lookups" => ("true", "true"),
         "collector.tcp.labels" => ("src_ip, src_port", "[src_ip, src_port]"),
+        "identity.cri_socket" | "identity.docker_socket" => ("/run/a.sock", "/run/a.sock"),
+        "identity.pod_name" | "identity.pod_namespace" => ("17", "\"17\""),
+        "identity.podman_storage" => ("off", "off"),
         "log.format" => ("json", "json"),
         "log.level" => ("warn", "warn"),
         "metrics.histogram_buckets" => ("0.00002,0.00004", "[0.00002, 0.00004]"),
@@ -163,13 +166,25 @@ fn kubernetes_may_run_services_with_our_name() {
 }
 
 #[test]
-fn kubernetes_tells_the_name_of_the_node() {
+fn kubernetes_tells_the_names_of_node_and_pod() {
     let both = [("EBPF_SIDECAR_NODE_NAME", "ours"), ("NODE_NAME", "theirs")];
     assert_eq!(from_environment(&both).unwrap().config.node.name, "ours");
     assert_eq!(from_environment(&both[1..]).unwrap().config.node.name, "theirs");
     // A copy of the example file must not take the name away again.
     let loaded = load(Some(&example()), &both[1..], &[]).unwrap();
     assert_eq!(loaded.effective.origin_of("node.name"), Some("NODE_NAME"));
+    let pod = from_environment(&[("POD_NAME", "web-0"), ("POD_NAMESPACE", "shop")]).unwrap().config.identity;
+    assert_eq!((pod.pod_name.as_str(), pod.pod_namespace.as_str()), ("web-0", "shop"));
+}
+
+#[test]
+fn a_runtime_is_at_a_path_from_the_root() {
+    assert!(from_environment(&[("EBPF_SIDECAR_IDENTITY_CRI_SOCKET", "off")]).is_ok());
+    assert_eq!(
+        error_of("EBPF_SIDECAR_IDENTITY_CRI_SOCKET", "containerd.sock"),
+        "identity.cri_socket = containerd.sock (EBPF_SIDECAR_IDENTITY_CRI_SOCKET): \
+         expected a path from the root, off, or nothing for the usual places"
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::bpf::load::LoadError;
 use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
 use crate::histogram::{Bound, Histogram};
+use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
@@ -51,6 +52,7 @@ pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
     governor: Governor,
     options: Options,
+    identity: Identity,
     sequence: u64,
     started: Instant,
 }
@@ -102,7 +104,8 @@ impl<'a> Engine<'a> {
             })
             .collect();
         let governor = Governor::new(options.budget, modules.len());
-        let engine = Engine { modules, governor, options, sequence: 0, started: Instant::now() };
+        let identity = setup.identity.clone();
+        let engine = Engine { modules, governor, options, identity, sequence: 0, started: Instant::now() };
         engine.tally()?;
         Ok(engine)
     }
@@ -171,8 +174,10 @@ impl Source for Engine<'_> {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let modules = self.reports();
+        let mut modules = self.reports();
+        modules.push(self.identity.report());
         families.extend(own::families(&mut self.modules, &modules, &families));
+        families.push(own::lookups(&self.identity));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
         Snapshot {
@@ -293,6 +298,7 @@ impl<'a> Module<'a> {
             status: Status::Running,
             reason: String::new(),
             declined: false,
+            collects: true,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
 use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
-use ebpf_sidecar::identity::Identity;
+use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
@@ -36,6 +36,8 @@ pub struct Sidecar {
 pub struct Wish {
     pub modules: Vec<&'static str>,
     pub config: Config,
+    /// Nobody is asked unless a test says so.
+    pub identity: identity::Config,
     pub max_series: u32,
     pub idle_ttl: Duration,
     pub interval: Duration,
@@ -49,6 +51,12 @@ impl Default for Wish {
         Wish {
             modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name).collect(),
             config: Config::default(),
+            identity: identity::Config {
+                cri_socket: "off".into(),
+                docker_socket: "off".into(),
+                podman_storage: "off".into(),
+                ..identity::Config::default()
+            },
             max_series: 10_000,
             idle_ttl: Duration::from_secs(300),
             interval: Duration::from_secs(10),
@@ -63,11 +71,11 @@ impl Sidecar {
     pub fn start(wish: Wish) -> Sidecar {
         let pace = Pace { freshness: Duration::ZERO, interval: wish.interval };
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
-            let mut kernel = Kernel::probe(ebpf_sidecar::collectors::btf_names());
+            let mut kernel = Kernel::probe(ebpf_sidecar::app::btf_names());
             (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
-            let identity = Identity::default();
+            let identity = Identity::start(&wish.identity, &kernel, || ());
             let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, shared };
             let options = Options {
                 budget: wish.budget,
