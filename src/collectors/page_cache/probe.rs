@@ -142,11 +142,11 @@ impl PageCache<'_> {
 impl Collector for PageCache<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let reading = CollectError::during("reading the counters of the page cache");
-        let mut families = Families::default();
+        let (mut families, known) = (Families::new(), self.known);
         let (identity, generation, devices) = (&self.identity, self.identity.generation(), &mut self.devices);
         let pages = |slot, key: &_| decode::pages(slot, key, identity, devices);
         for (labels, counts) in self.pages.sums(generation, pages).map_err(&reading)? {
-            families.pages(labels, &counts);
+            families.pages(labels, &counts, known);
         }
         let cgroup = |slot, key: &_| decode::cgroup(slot, *key, identity);
         for (labels, counts) in self.cgroups.sums(generation, cgroup).map_err(&reading)? {
@@ -154,9 +154,9 @@ impl Collector for PageCache<'_> {
         }
         let reader = |slot, key: &_| decode::reader(slot, key, identity);
         for (labels, counts) in self.readers.sums(generation, reader).map_err(&reading)? {
-            families.reader(labels, &counts);
+            families.reader(labels, &counts, known);
         }
-        Ok(families.finish(self.known))
+        Ok(families.finish())
     }
 
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
