@@ -57,6 +57,7 @@ class Runtime:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="sidecar-", dir="/tmp"))
         self.image = image(self.folder)
+        self.ids = []
         self.process = None
         self.log = open(self.folder / "log", "w")
 
@@ -98,14 +99,30 @@ class Runtime:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def remove_cgroups(name):
-    """Folders of that name at the top of every hierarchy, with those below, if they are empty."""
-    for top in Path("/sys/fs/cgroup").glob(f"*/{name}"):
-        for folder, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                pass
+def cgroups():
+    """Every folder of every hierarchy, the innermost first."""
+    return [Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup", topdown=False)]
+
+
+def remove_cgroups(name, ids):
+    """Ends what still runs in containers of ours, and removes their folders and those above, up to that of the name."""
+    def remaining():
+        ours = [folder for folder in cgroups() if any(id in folder.name for id in ids)]
+        for folder in ours:
+            for pid in (folder / "cgroup.procs").read_text().split():
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        for folder in cgroups():
+            if folder in ours or name in folder.relative_to("/sys/fs/cgroup").parts[:2]:
+                try:
+                    folder.rmdir()
+                except OSError:  # it is somebody else's, or its processes are about to end
+                    pass
+        return any(folder.exists() for folder in ours)
+
+    until(lambda: not remaining())
 
 
 class Containerd(Runtime):
@@ -167,6 +184,7 @@ class Containerd(Runtime):
         )
         id = self.call("RunPodSandbox", m.RunPodSandboxRequest(config=config)).pod_sandbox_id
         self.pods.append(id)
+        self.ids.append(id)
         return id, config
 
     def container(self, pod, name, command, attempt=0):
@@ -179,6 +197,7 @@ class Containerd(Runtime):
         )
         request = m.CreateContainerRequest(pod_sandbox_id=id, config=wanted, sandbox_config=config)
         container = self.call("CreateContainer", request)
+        self.ids.append(container.container_id)
         self.call("StartContainer", container)
         return container.container_id
 
@@ -197,8 +216,8 @@ class Containerd(Runtime):
         except Exception as error:  # it may be what the test has left of it
             print(f"containerd: {error}", file=sys.stderr)
         super().leave()
-        remove_cgroups("kubepods")
-        remove_cgroups("default")
+        remove_cgroups("kubepods", self.ids)
+        remove_cgroups("default", [])
 
 
 _compiled = {}
@@ -244,7 +263,8 @@ class Docker(Runtime):
 
     def container(self, name, command):
         options = ["--network=host", "--name", name, "--entrypoint", command[0]]
-        return self.docker("run", "-d", *options, IMAGE, *command[1:])
+        self.ids.append(self.docker("run", "-d", *options, IMAGE, *command[1:]))
+        return self.ids[-1]
 
     def leave(self):
         try:
@@ -253,7 +273,7 @@ class Docker(Runtime):
         except AssertionError as error:
             print(f"docker: {error}", file=sys.stderr)
         super().leave()
-        remove_cgroups("docker")
+        remove_cgroups("docker", self.ids)
 
 
 class Podman(Runtime):
@@ -272,7 +292,8 @@ class Podman(Runtime):
 
     def container(self, name, command):
         options = ["--network=host", "--name", name, "--log-driver=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--entrypoint", command[0]]
-        return self.podman("run", "-d", *options, IMAGE, *command[1:])
+        self.ids.append(self.podman("run", "-d", *options, IMAGE, *command[1:]))
+        return self.ids[-1]
 
     def leave(self):
         try:
@@ -280,4 +301,4 @@ class Podman(Runtime):
         except AssertionError as error:
             print(f"podman: {error}", file=sys.stderr)
         super().leave()
-        remove_cgroups("libpod_parent")
+        remove_cgroups("libpod_parent", self.ids)

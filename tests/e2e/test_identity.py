@@ -188,7 +188,6 @@ def test_our_own_pod_in_a_sidecar(sidecar, runtime, server):
     containerd = runtime(Containerd)
     pod = containerd.pod("shop-0", "prod")
     other = containerd.pod("else-0", "prod")
-    daemon_group = containerd.container(pod, "app", says(server, "before"))
     names = {"identity.pod_name": "shop-0", "identity.pod_namespace": "prod"}
     # It is in the cgroup of its pod, as a container of it.
     uid = pod[1].metadata.uid
@@ -206,6 +205,8 @@ def test_our_own_pod_in_a_sidecar(sidecar, runtime, server):
     near = containerd.container(pod, "near", says(server, "near"))
     far = containerd.container(other, "far", says(server, "distant"))
     shows(daemon, server, [((near, "shop-0", "prod", ""), 5), ((far, "", "", ""), 8)])
+    # It is in the way of those who tidy up.
+    assert daemon.stop() == 0
 
 
 def test_a_runtime_that_never_answers_keeps_nobody_waiting(sidecar, server, tmp_path):
