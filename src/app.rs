@@ -26,6 +26,9 @@ use crate::status::{ModuleReport, Status};
 /// How long the collection thread may take to let go of its programs.
 const DETACH: Duration = Duration::from_secs(2);
 
+/// How long the first collection may wait for the names of what was there before. It hardly ever does: loading takes longer.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
 const SERVING_THREADS: usize = 2;
 
@@ -165,6 +168,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         };
         let objects = Objects::new();
         let mut engine = Engine::start(&setup, &objects, options)?;
+        setup.identity.settle(SETTLE);
         privileges::drop_unneeded();
         serve(&mut engine);
         Ok(())

@@ -84,7 +84,9 @@ impl Sidecar {
                 bounds: Arc::from([]),
             };
             let objects = Objects::new();
-            serve(&mut Engine::start(&setup, &objects, options)?);
+            let mut engine = Engine::start(&setup, &objects, options)?;
+            setup.identity.settle(Duration::from_secs(10));
+            serve(&mut engine);
             Ok(())
         });
         let (sampler, thread) = spawned.unwrap_or_else(|error| panic!("the engine does not start: {error}"));

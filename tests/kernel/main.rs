@@ -9,6 +9,7 @@ mod fadvise;
 mod fixture;
 mod governor;
 mod host;
+mod identity;
 mod page_cache;
 mod reader;
 mod reclaim;
