@@ -18,6 +18,7 @@ use ebpf_sidecar::identity::Identity;
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
+use ebpf_sidecar::target::{self, Target};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_name, set_pdeathsig};
@@ -35,6 +36,7 @@ pub struct Sidecar {
 pub struct Wish {
     pub modules: Vec<&'static str>,
     pub config: Config,
+    pub target: target::Config,
     pub max_series: u32,
     pub idle_ttl: Duration,
     pub interval: Duration,
@@ -48,6 +50,7 @@ impl Default for Wish {
         Wish {
             modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name).collect(),
             config: Config::default(),
+            target: target::Config::default(),
             max_series: 10_000,
             idle_ttl: Duration::from_secs(300),
             interval: Duration::from_secs(10),
@@ -67,7 +70,8 @@ impl Sidecar {
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
             let identity = Identity::default();
-            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, shared };
+            let target = Target::start(&wish.target, &identity)?;
+            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, target, shared };
             let options = Options {
                 budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),
