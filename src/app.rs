@@ -15,7 +15,7 @@ use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
 use crate::engine::{Budget, Engine, Options, StartError};
 use crate::histogram::Bound;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::kernel::Kernel;
 use crate::privileges;
 use crate::sampler::{Pace, Sampler};
@@ -59,6 +59,11 @@ impl Error {
     }
 }
 
+/// All that a kernel's BTF is asked for.
+pub fn btf_names() -> impl Iterator<Item = String> {
+    collectors::btf_names().into_iter().chain(identity::btf_names())
+}
+
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
@@ -75,9 +80,19 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
             Ok(()) => (Status::Degraded, plan.missing()),
         };
         let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
-        ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
+        ModuleReport {
+            name,
+            summary,
+            status,
+            reason,
+            declined,
+            collects: true,
+            hooks,
+            programs: Vec::new(),
+            maps: Vec::new(),
+        }
     };
-    collectors::ALL.iter().map(report).collect()
+    collectors::ALL.iter().map(report).chain([identity::plan(kernel)]).collect()
 }
 
 /// Runs until asked to stop.
@@ -128,9 +143,9 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
     let pace = Pace { freshness: config.collector.freshness, interval: config.collector.interval };
     Sampler::spawn(pace, move |serve| {
         let _ending = ending;
-        let kernel = Kernel::probe(collectors::btf_names());
+        let kernel = Kernel::probe(btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
-        let identity = Identity::default();
+        let identity = Identity::start(&config.identity, &kernel, privileges::drop_unneeded);
         let target = Target::start(&config.target, &identity)?;
         let setup = Setup {
             named: config.collector.named,

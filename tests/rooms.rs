@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 /// called so, or ends so, may be named of it: a room owns its settings, and the one that reads files gathers them. `lib.rs`
 /// lists the rooms and names none.
 const ROOMS: &str = "
-    main       -> app check cli collectors config kernel privileges telemetry
+    main       -> app check cli config kernel privileges telemetry
     app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status target
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration histogram server(Config) target(Config) telemetry(Config)
+    config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) target(Config) telemetry(Config)
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
-    engine     -> bpf collectors histogram kernel sampler snapshot status target
+    engine     -> bpf collectors histogram identity kernel sampler snapshot status target
     collectors -> bpf duration histogram identity kernel snapshot status target
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
     duration   ->
     histogram  ->
-    identity   ->
+    identity   -> bpf kernel status
     kernel     ->
     privileges ->
     proto      ->

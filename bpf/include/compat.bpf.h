@@ -121,6 +121,15 @@ static __always_inline struct cgroup *folio_cgroup(struct folio *folio)
 	return BPF_CORE_READ(memcg, css.cgroup);
 }
 
+/* It is read under RCU since 6.15 (commit 633488947ef6, "kernfs: Use RCU to access kernfs_node::parent"), by another
+ * name. */
+static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *node)
+{
+	if (bpf_core_field_exists(struct kernfs_node___rcu, __parent))
+		return BPF_CORE_READ((struct kernfs_node___rcu *)node, __parent);
+	return BPF_CORE_READ(node, parent);
+}
+
 /*
  * Pages in a folio. The order lies in its second page: by itself until 6.2, in `_folio_order` until 6.5, since then in
  * the lowest byte of the flags (commit ebc1baf5c9b4, "mm: free up a word in the first tail page").

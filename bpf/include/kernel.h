@@ -110,6 +110,9 @@ enum {
 	PSR_MODE32_BIT = 0x00000010,
 };
 
+/* cgroup_subsys_state.flags, include/linux/cgroup-defs.h */
+enum { CSS_ONLINE = 1 << 1 };
+
 /* include/linux/fs.h */
 #define MAX_LFS_FILESIZE 0x7fffffffffffffffULL
 
@@ -294,18 +297,28 @@ struct address_space {
 	struct inode *host;
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct kernfs_node {
 	__u64 id;
+	struct kernfs_node *parent; /* until 6.14: read it through kernfs_parent() */
+	const char *name;
 };
 
-struct cgroup_root {
-	int hierarchy_id;
+/* Since 6.15. */
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
 };
 
-struct cgroup;
+struct cgroup_root;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct list_head sibling;
+	struct list_head children;
+	unsigned int flags;
 	struct cgroup_subsys_state *parent;
 };
 
@@ -314,6 +327,12 @@ struct cgroup {
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
+};
+
+struct cgroup_root {
+	unsigned int subsys_mask;
+	int hierarchy_id;
+	struct cgroup cgrp;
 };
 
 /* The numbers are those of the running kernel. */
@@ -398,6 +417,12 @@ struct bpf_map;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct bpf_iter__task_file {

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::bpf::load::LoadError;
 use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
 use crate::histogram::{Bound, Histogram};
+use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
@@ -56,6 +57,7 @@ pub struct Engine<'a> {
     governor: Governor,
     target: Target,
     options: Options,
+    identity: Identity,
     sequence: u64,
     started: Instant,
 }
@@ -107,8 +109,8 @@ impl<'a> Engine<'a> {
             })
             .collect();
         let governor = Governor::new(options.budget, modules.len());
-        let (target, started) = (setup.target.clone(), Instant::now());
-        let engine = Engine { modules, governor, target, options, sequence: 0, started };
+        let (identity, target, started) = (setup.identity.clone(), setup.target.clone(), Instant::now());
+        let engine = Engine { modules, governor, target, options, identity, sequence: 0, started };
         engine.tally()?;
         Ok(engine)
     }
@@ -178,8 +180,10 @@ impl Source for Engine<'_> {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let modules = self.reports();
+        let mut modules = self.reports();
+        modules.push(self.identity.report());
         families.extend(own::families(&mut self.modules, &modules, &families));
+        families.push(own::lookups(&self.identity));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
         Snapshot {
@@ -301,6 +305,7 @@ impl<'a> Module<'a> {
             status: Status::Running,
             reason: String::new(),
             declined: false,
+            collects: true,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

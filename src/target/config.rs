@@ -61,9 +61,6 @@ impl Config {
         }
         let pids = self.pids.iter().all(|pid| (1..=MOST_PID).contains(pid));
         check("target.pids", pids, || format!("expected whole numbers from 1 to {MOST_PID}"))?;
-        check("target.descendants", !self.descendants || !self.pids.is_empty(), || {
-            "it says something of target.pids, of which there are none".to_owned()
-        })?;
         check("target.ports", self.ports.iter().all(|port| *port > 0), || {
             "expected whole numbers from 1 to 65535".to_owned()
         })?;
@@ -149,7 +146,6 @@ mod tests {
         };
         of("target.pids", Config { pids: vec![1, 0], ..Config::default() });
         of("target.pids", Config { pids: vec![MOST_PID + 1], ..Config::default() });
-        of("target.descendants", Config { descendants: true, ..Config::default() });
         of("target.ports", Config { ports: vec![0], ..Config::default() });
         of("target.comms", Config { comms: text(""), ..Config::default() });
         of("target.containers", Config { containers: text(""), ..Config::default() });

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_container_is_known_by_its_id_at_once_and_by_its_name_when_that_is_told() {
         let unnamed = workload(ID, "");
-        let watched = |wanted, workload| is_watched(&config(&[wanted], &[]), Some(workload), true);
+        let watched = |wanted: &str, workload: &Workload| is_watched(&config(&[wanted], &[]), Some(workload), true);
         assert_eq!(watched(ID, &unnamed), Some(true));
         assert_eq!(watched("0123456789ab", &unnamed), Some(true));
         assert_eq!(watched("0123456789a", &unnamed), None);

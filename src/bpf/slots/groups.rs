@@ -30,7 +30,7 @@ struct Group<K, V> {
 
 /// What is to be added to slots that stand for several, and which others are not shown.
 #[derive(Debug)]
-pub struct Plan<V> {
+pub struct Sums<V> {
     extra: HashMap<u32, V>,
     hidden: HashSet<u32>,
 }
@@ -88,10 +88,10 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
     }
 
     /// How to show `live` slots. What `retired` ones have counted, which are on their way out, is shown with them.
-    pub fn plan<E>(&self, live: &[u32], retired: &[u32], read: impl Fn(u32) -> Result<V, E>) -> Result<Plan<V>, E> {
-        let mut plan = Plan { extra: HashMap::new(), hidden: HashSet::new() };
+    pub fn sums<E>(&self, live: &[u32], retired: &[u32], read: impl Fn(u32) -> Result<V, E>) -> Result<Sums<V>, E> {
+        let mut sums = Sums { extra: HashMap::new(), hidden: HashSet::new() };
         if self.groups.len() == self.named && self.heirs == 0 {
-            return Ok(plan);
+            return Ok(sums);
         }
         let mut first = HashMap::new();
         for &slot in live {
@@ -101,21 +101,21 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
                 continue;
             }
             if let Some(&shown) = first.get(name) {
-                plan.more(shown, &read(slot)?);
-                plan.hidden.insert(slot);
+                sums.more(shown, &read(slot)?);
+                sums.hidden.insert(slot);
             } else {
                 first.insert(name, slot);
                 if let Some((_, left)) = &group.left {
-                    plan.more(slot, left);
+                    sums.more(slot, left);
                 }
             }
         }
         for &slot in retired {
             if let Some(&shown) = self.of(slot).and_then(|name| first.get(name)) {
-                plan.more(shown, &read(slot)?);
+                sums.more(shown, &read(slot)?);
             }
         }
-        Ok(plan)
+        Ok(sums)
     }
 
     /// A slot was retired. If no slot of its name is in use any more, the name ends, and is given back with all that was
@@ -167,7 +167,7 @@ impl<K, V: Sum> Group<K, V> {
     }
 }
 
-impl<V: Sum> Plan<V> {
+impl<V: Sum> Sums<V> {
     fn more(&mut self, slot: u32, value: &V) {
         self.extra.entry(slot).and_modify(|extra| extra.add(value)).or_insert(*value);
     }
@@ -204,8 +204,8 @@ mod tests {
 
     /// What is shown under each name.
     fn shown(groups: &Groups<u64, u64, u64>, live: Slots<'_>, retired: Slots<'_>) -> Vec<(u64, u64)> {
-        let plan = groups.plan(live, retired, read).unwrap();
-        let one = |&slot: &u32| Some((*groups.of(slot)?, plan.show(slot, read(slot).unwrap())?));
+        let sums = groups.sums(live, retired, read).unwrap();
+        let one = |&slot: &u32| Some((*groups.of(slot)?, sums.show(slot, read(slot).unwrap())?));
         live.iter().filter_map(one).collect()
     }
 

@@ -131,8 +131,8 @@ impl<V: Slot + Sum, L: Clone + Eq + Hash> SlotTable<V, L> {
         let live = self.slots.live()?;
         self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
         let (slots, groups) = (&self.slots, &self.groups);
-        let plan = groups.plan(&live, &slots.retired, |slot| io::Result::Ok(slots.mapping.read(slot as usize)))?;
-        let shown = move |slot| Some((groups.of(slot)?, plan.show(slot, slots.mapping.read(slot as usize))?));
+        let merged = groups.sums(&live, &slots.retired, |slot| io::Result::Ok(slots.mapping.read(slot as usize)))?;
+        let shown = move |slot| Some((groups.of(slot)?, merged.show(slot, slots.mapping.read(slot as usize))?));
         Ok(live.into_iter().filter_map(shown))
     }
 

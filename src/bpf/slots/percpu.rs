@@ -80,11 +80,11 @@ impl<S: Slot, V: Counts, L: Clone + Eq + Hash> CpuTable<S, V, L> {
         let live = self.slots.live()?;
         self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
         let (counts, groups) = (&self.counts, &self.groups);
-        let plan = groups.plan(&live, &self.slots.retired, |slot| counts.sum(slot))?;
+        let merged = groups.sums(&live, &self.slots.retired, |slot| counts.sum(slot))?;
         let mut sums = Vec::with_capacity(live.len());
         for slot in live {
             if let Some(name) = groups.of(slot)
-                && let Some(sum) = plan.show(slot, counts.sum(slot)?)
+                && let Some(sum) = merged.show(slot, counts.sum(slot)?)
             {
                 sums.push((name, sum));
             }

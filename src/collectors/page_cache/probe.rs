@@ -146,14 +146,14 @@ impl PageCache<'_> {
 impl Collector for PageCache<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let reading = CollectError::during("reading the counters of the page cache");
-        let mut families = Families::default();
+        let (mut families, known) = (Families::new(), self.known);
         let (identity, generation, devices) = (&self.identity, self.identity.generation(), &mut self.devices);
         let target = &self.target;
         let pages = |slot, key: &page_cache_pages_key| {
             target.name(slot, key.who.cgroup, || decode::pages(slot, key, identity, devices))
         };
         for (labels, counts) in self.pages.sums(generation, pages).map_err(&reading)? {
-            families.pages(labels, &counts);
+            families.pages(labels, &counts, known);
         }
         let cgroup =
             |slot, key: &u64| target.name(slot, identity.of_memory(*key), || decode::cgroup(slot, *key, identity));
@@ -162,9 +162,9 @@ impl Collector for PageCache<'_> {
         }
         let reader = |slot, key: &who| target.name(slot, key.cgroup, || decode::reader(slot, key, identity));
         for (labels, counts) in self.readers.sums(generation, reader).map_err(&reading)? {
-            families.reader(labels, &counts);
+            families.reader(labels, &counts, known);
         }
-        Ok(families.finish(self.known))
+        Ok(families.finish())
     }
 
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {
