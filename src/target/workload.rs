@@ -12,12 +12,13 @@ pub fn is_watched(config: &Config, workload: Option<&Workload>, seen: bool) -> O
     if workload.container_id.is_empty() {
         return Some(false);
     }
-    // Its runtime has not told yet: it is called by its id.
-    let named = workload.container != workload.container_id && !workload.container.is_empty();
+    // Until its runtime tells, a container is called by its id; one whose id is no number has no other name.
+    let named = workload.container != workload.container_id || !is_number(&workload.container_id);
     let container = match config.containers.as_slice() {
         [] => Some(true),
-        wanted if wanted.iter().any(|name| is_id(name, workload)) => Some(true),
-        wanted => named.then(|| wanted.iter().any(|name| **name == *workload.container)),
+        wanted if wanted.iter().any(|name| **name == *workload.container || is_id(name, workload)) => Some(true),
+        // Hardly anybody calls a container by so many digits.
+        wanted => (named || wanted.iter().all(|name| is_short_id(name))).then_some(false),
     };
     let namespace = match config.namespaces.as_slice() {
         [] => Some(true),
@@ -31,8 +32,16 @@ pub fn is_watched(config: &Config, workload: Option<&Workload>, seen: bool) -> O
     }
 }
 
+fn is_number(id: &str) -> bool {
+    id.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn is_short_id(name: &str) -> bool {
+    name.len() >= SHORT_ID && is_number(name)
+}
+
 fn is_id(name: &str, workload: &Workload) -> bool {
-    name.len() >= SHORT_ID && workload.container_id.starts_with(name)
+    is_short_id(name) && workload.container_id.starts_with(name)
 }
 
 #[cfg(test)]
@@ -58,10 +67,19 @@ mod tests {
         assert_eq!(watched(ID, &unnamed), Some(true));
         assert_eq!(watched("0123456789ab", &unnamed), Some(true));
         assert_eq!(watched("0123456789a", &unnamed), None);
+        assert_eq!(watched("0123456789aa", &unnamed), Some(false));
         assert_eq!(watched("web", &unnamed), None);
         assert_eq!(watched("web", &workload("web", "")), Some(true));
         assert_eq!(watched("web", &workload("db", "")), Some(false));
         assert_eq!(watched("0123456789ab", &workload("db", "")), Some(true));
+    }
+
+    #[test]
+    fn a_container_without_a_number_has_no_other_name_than_its_path_tells() {
+        let lxc = Workload { container_id: "web-1".into(), container: "web-1".into(), ..Workload::default() };
+        assert_eq!(is_watched(&config(&["web-1"], &[]), Some(&lxc), true), Some(true));
+        assert_eq!(is_watched(&config(&["db"], &[]), Some(&lxc), true), Some(false));
+        assert_eq!(is_watched(&config(&[], &["shop"]), Some(&lxc), true), Some(false));
     }
 
     #[test]

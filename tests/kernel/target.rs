@@ -90,15 +90,29 @@ impl Waiting {
     }
 }
 
-/// A cgroup of the hierarchy of version 2 that undoes itself.
+/// A cgroup that undoes itself.
 struct Folder(PathBuf);
 
+/// Where the hierarchy of version 2 is.
 fn root() -> PathBuf {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
     mount(&mountinfo, "cgroup2", "rw").expect("version 2 is mounted")
 }
 
+/// Where the hierarchy is by which workloads are known: that of the memory controller.
+fn memory_root() -> PathBuf {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mount(&mountinfo, "cgroup", "memory").unwrap_or_else(root)
+}
+
 impl Folder {
+    /// As Docker makes one, for a container whose id begins with these digits.
+    fn container(begin: &str) -> Folder {
+        let folder = Folder(memory_root().join(format!("docker-{begin:0<56}{:08x}.scope", std::process::id())));
+        fs::create_dir(&folder.0).unwrap();
+        folder
+    }
+
     fn new(name: &str) -> Folder {
         let folder = Folder(root().join(format!("sidecar-{}-{name}", std::process::id())));
         fs::create_dir(&folder.0).unwrap();
@@ -285,7 +299,52 @@ fn cgroups_and_those_that_take_their_place() {
     assert_eq!(of_port(&metrics, to), [60, 180, 6, 6]);
 }
 
-/// A process that runs in a new shape: the same name, another pid.
+/// Containers by the begin of their ids. One that lives for a moment, and is gone before anybody looks; one that is started
+/// again, under the same id; and others, of which nothing is shown, though nothing was known of them when they began.
+#[test]
+fn containers_from_their_first_process_on() {
+    let wanted = "c0ffee0123456789";
+    let containers = texts(&[&wanted[..12], "0123456789ab"]);
+    let sidecar = watching(Config { containers, ..Config::default() });
+    let (to, server) = server("tgt-server", 11);
+    let visit_in = |folder: &Folder, name, times| {
+        ends_well(in_process(name, || {
+            folder.join();
+            (0..times).for_each(|_| exchange(to, 10, 30));
+        }));
+    };
+    let container = Folder::container(wanted);
+    visit_in(&container, "tgt-first", 2);
+    let other = Folder::container("c0ffee0123aa");
+    visit_in(&other, "tgt-other", 3);
+    visit("tgt-host", to, 2);
+    let path = container.0.clone();
+    drop(container);
+    fs::create_dir(&path).unwrap();
+    let again = Folder(path);
+    let nested = again.below("init.scope");
+    visit_in(&nested, "tgt-again", 4);
+    drop((nested, again));
+    ends_well(server);
+    let metrics = sidecar.until(|metrics| of_port(metrics, to)[3] == 6);
+    assert_eq!(client(&metrics, "tgt-first", to), [20, 60, 2, 2]);
+    assert_eq!(client(&metrics, "tgt-again", to), [40, 120, 4, 4]);
+    assert_eq!(of_port(&metrics, to), [60, 180, 6, 6]);
+    // By now it is known whom the others belong to, and the kernel counts them no more: no slot is taken for them.
+    let slots = |metrics: &Metrics| metrics.sum("sidecar_bpf_map_entries", &[("map", "series")]);
+    let before = slots(&metrics);
+    let (to, server) = self::server("tgt-server", 2);
+    ends_well(in_process("tgt-other-name", || {
+        other.join();
+        exchange(to, 10, 30);
+    }));
+    visit("tgt-host-name", to, 1);
+    ends_well(server);
+    let metrics = sidecar.snapshot();
+    assert_eq!((slots(&metrics), of_port(&metrics, to)), (before, [0; 4]));
+}
+
+/// A process that is started again: the same name, another pid.
 #[test]
 fn a_process_that_is_started_again() {
     let sidecar = watching(comms(&["tgt-again"]));
