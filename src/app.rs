@@ -22,9 +22,13 @@ use crate::sampler::{Pace, Sampler};
 use crate::server::{self, BindError, Servers};
 use crate::shutdown;
 use crate::status::{ModuleReport, Status};
+use crate::target::Target;
 
 /// How long the collection thread may take to let go of its programs.
 const DETACH: Duration = Duration::from_secs(2);
+
+/// How long the first collection may wait for the names of what was there before. It hardly ever does: loading takes longer.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
 const SERVING_THREADS: usize = 2;
@@ -144,12 +148,15 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let _ending = ending;
         let kernel = Kernel::probe(btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
+        let identity = Identity::start(&config.identity, &kernel, privileges::drop_unneeded);
+        let target = Target::start(&config.target, &identity)?;
         let setup = Setup {
             named: config.collector.named,
             kernel: &kernel,
             config: &config.collector.sections,
             limits,
-            identity: Identity::start(&config.identity, &kernel, privileges::drop_unneeded),
+            identity,
+            target,
             shared: Shared::default(),
         };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
@@ -165,6 +172,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         };
         let objects = Objects::new();
         let mut engine = Engine::start(&setup, &objects, options)?;
+        setup.identity.settle(SETTLE);
         privileges::drop_unneeded();
         serve(&mut engine);
         Ok(())

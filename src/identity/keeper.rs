@@ -100,7 +100,6 @@ impl<'a> Keeper<'a> {
         if !self.ask_the_kernel() {
             let known = |number| self.shared.store().get(number).map(|(path, _)| path.to_string());
             folders::walk(known, |number, path| found(&self.shared, &self.arrivals, number, path));
-            self.shared.memory_is_v1.store(folders::memory_is_v1(), Ordering::Relaxed);
         }
         self.name_own_pod();
         // What is not found now never will be, but there is no room to remember all of it.
@@ -109,6 +108,8 @@ impl<'a> Keeper<'a> {
             missed.clear();
         }
         drop(missed);
+        *lock(&self.shared.looked) = true;
+        self.shared.settled.notify_all();
         self.note();
     }
 
@@ -117,7 +118,10 @@ impl<'a> Keeper<'a> {
         let (Some(programs), Some(records)) = (&mut self.programs, &self.records) else { return false };
         match programs.look(|| records.consume()) {
             Ok(told) => {
-                self.shared.memory_is_v1.store(programs.memory_is_v1(), Ordering::Relaxed);
+                // It may be mounted where we do not see it.
+                if programs.memory_is_v1() && !self.shared.memory_is_v1.swap(true, Ordering::Relaxed) {
+                    self.shared.changed();
+                }
                 told
             }
             Err(error) => {

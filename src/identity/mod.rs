@@ -21,7 +21,8 @@ mod store;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -71,6 +72,9 @@ struct Shared {
     missed: Mutex<HashSet<u64>>,
     generation: AtomicU64,
     memory_is_v1: AtomicBool,
+    /// Whether there has been a look at all cgroups.
+    looked: Mutex<bool>,
+    settled: Condvar,
     programs: Mutex<Report>,
     lookups: Mutex<BTreeMap<(Kind, Outcome), u64>>,
     /// Sources that are there and do not answer, with the reason.
@@ -99,8 +103,19 @@ impl Identity {
     pub fn start(config: &Config, kernel: &Kernel, settled: fn()) -> Identity {
         let (wake, woken) = mpsc::channel(1);
         let shared = Arc::<Shared>::default();
+        shared.memory_is_v1.store(folders::memory_is_v1(), Ordering::Relaxed);
         keeper::spawn(config.clone(), kernel.clone(), Arc::clone(&shared), woken, settled);
         Identity { shared, wake: Some(wake) }
+    }
+
+    /// Waits until the cgroups are known that were there before us, for so long at most: what is shown first has its names.
+    pub fn settle(&self, most: Duration) {
+        if self.wake.is_none() {
+            return;
+        }
+        let looked = lock(&self.shared.looked);
+        let wait = self.shared.settled.wait_timeout_while(looked, most, |looked| !*looked);
+        drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Who works in the cgroup of that number; `None` for what belongs to the host, and as long as nothing is known.

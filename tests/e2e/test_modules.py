@@ -48,12 +48,12 @@ def test_each_module_runs_alone_and_shows_nothing_of_the_others(sidecar, name):
     connect_and_close()
     page = daemon.page()
     found = modules(daemon)
-    assert {module["status"] for module in found.values() if module["name"] != name} == {"disabled"}
+    assert {found[other]["status"] for other in ALL if other != name} == {"disabled"}
     assert found[name]["status"] in ("running", "degraded"), found[name]
     assert any(hook["kind"] for hook in found[name]["hooks"])
     families = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
     own = ("sidecar_module", "sidecar_hook", "sidecar_bpf", "sidecar_series", "sidecar_collection", "sidecar_build",
-           "sidecar_audit", "process_")
+           "sidecar_audit", "sidecar_identity", "process_")
     strange = {family for family in families if not family.startswith(own + PREFIXES[name])}
     assert not strange
 
@@ -72,7 +72,7 @@ def test_each_module_can_be_left_out(sidecar, name):
 
 def test_memory_is_page_cache_and_reclaim(sidecar):
     found = modules(sidecar({"collector.modules": "memory"}))
-    assert {name for name, module in found.items() if module["status"] != "disabled"} == {"page-cache", "reclaim"}
+    assert {name for name in ALL if found[name]["status"] != "disabled"} == {"page-cache", "reclaim"}
 
 
 def test_a_price_for_everybody_is_stated_wherever_modules_are(sidecar, tmp_path):
