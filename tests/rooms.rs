@@ -13,13 +13,14 @@ const ROOMS: &str = "
     check      -> kernel privileges status
     cli        -> config
     config     -> collectors(ALL,Config,resolve) duration histogram server(Config) telemetry(Config)
-    server     -> exposition histogram proto sampler shutdown snapshot status
-    exposition -> histogram proto snapshot status
-    engine     -> bpf collectors histogram kernel sampler snapshot status
-    collectors -> bpf duration histogram identity kernel snapshot status
-    sampler    -> snapshot status
+    server     -> connections exposition histogram proto sampler shutdown snapshot status
+    exposition -> connections histogram proto snapshot status
+    engine     -> bpf collectors connections histogram kernel sampler snapshot status
+    collectors -> bpf connections duration histogram identity kernel snapshot status
+    sampler    -> connections snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
+    connections -> identity
     duration   ->
     histogram  ->
     identity   ->
