@@ -110,7 +110,8 @@ impl Query {
             let wrong = |problem: String| QueryError { parameter: name.to_owned(), problem };
             let known = PARAMETERS.iter().find(|(known, _)| *known == name);
             let names = || PARAMETERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            let (known, set) = known.ok_or_else(|| wrong(format!("there is no such parameter; there are {}", names())))?;
+            let (known, set) =
+                known.ok_or_else(|| wrong(format!("there is no such parameter; there are {}", names())))?;
             if seen.contains(known) {
                 return Err(wrong("it is given twice".to_owned()));
             }

@@ -128,7 +128,8 @@ fn encoded(connection: &Connection) -> proto::Encoded {
         encoding::uint32::encode(2, &pid, &mut bytes);
     }
     let [id, name, pod, namespace] = container(connection).map(|(_, text)| text.to_owned());
-    let container = proto::Container { container_id: id, container_name: name, pod_name: pod, pod_namespace: namespace };
+    let container =
+        proto::Container { container_id: id, container_name: name, pod_name: pod, pod_namespace: namespace };
     if container != proto::Container::default() {
         encoding::message::encode(3, &container, &mut bytes);
     }

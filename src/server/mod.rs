@@ -156,7 +156,12 @@ impl Servers {
 impl Context {
     fn new(sampler: Sampler) -> Context {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Context { probe: Probe::new(sampler.clone()), sampler, encoders: Semaphore::new(cores), rows: Arc::new(Semaphore::new(ROWS)) }
+        Context {
+            probe: Probe::new(sampler.clone()),
+            sampler,
+            encoders: Semaphore::new(cores),
+            rows: Arc::new(Semaphore::new(ROWS)),
+        }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, SampleError> {

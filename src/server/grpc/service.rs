@@ -14,7 +14,8 @@ use crate::exposition::{connections, proto as encoder};
 use crate::proto::ebpf_metrics_server::EbpfMetrics;
 use crate::proto::{
     GetHealthRequest, GetHealthResponse, GetMetricsRequest, GetMetricsResponse, ListConnectionsRequest,
-    ListConnectionsResponse, ListModulesRequest, ListModulesResponse, MetricFilter, StreamMetricsRequest, StreamMetricsResponse,
+    ListConnectionsResponse, ListModulesRequest, ListModulesResponse, MetricFilter, StreamMetricsRequest,
+    StreamMetricsResponse,
 };
 use crate::sampler::{ConnectionsError, SampleError};
 use crate::server::Context;
