@@ -66,10 +66,11 @@ fn build_proto(out: &Path) -> Result<()> {
     watch(Path::new("proto"))?;
     let descriptors = protox::compile([PROTO], ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    // The daemon writes families itself, one sample after another: see src/proto.rs.
+    // The daemon writes families and connections itself, piece by piece: see src/proto.rs.
     tonic_prost_build::configure()
         .build_client(false)
-        .extern_path(".ebpf_sidecar.v1.MetricFamily", "crate::proto::EncodedFamily")
+        .extern_path(".ebpf_sidecar.v1.MetricFamily", "crate::proto::Encoded")
+        .extern_path(".ebpf_sidecar.v1.Connection", "crate::proto::Encoded")
         .compile_fds(descriptors.clone())?;
     // Tests are clients, and read what any client would.
     let client = out.join("client");

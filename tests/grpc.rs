@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::client::cut_after;
 use common::client::proto::ebpf_metrics_client::EbpfMetricsClient;
 use common::client::proto::{self, MetricFilter, sample};
-use common::{Running, large, sampler, snapshot, start, start_default, within};
+use common::{Running, UNKNOWN_PORT, large, sampler, snapshot, start, start_default, within};
 use ebpf_sidecar::server::{Config, Limits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -255,4 +255,53 @@ async fn requests_that_are_too_large_are_refused() {
     let filter = MetricFilter { name_prefix: "x".repeat(100_000), ..MetricFilter::default() };
     let status = client(&server).await.get_metrics(filtered(filter)).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn connections_are_typed() {
+    let server = start_default().await;
+    let mut client = client(&server).await;
+    let mut list = async |request: proto::ListConnectionsRequest| client.list_connections(request).await;
+    let two = proto::ListConnectionsRequest { limit: Some(2), ..Default::default() };
+    let answer = list(two).await.unwrap().into_inner();
+    assert_eq!((answer.node.as_str(), answer.live, answer.total), ("node-1", 1 << 40, 2));
+    assert_eq!(answer.timestamp_unix_nano, 1_700_000_000_500_000_000);
+    let bare = proto::Connection {
+        role: "unknown".into(),
+        state: "close_wait".into(),
+        netns: 4_026_531_840,
+        src_ip: "::1".into(),
+        src_port: 40_000,
+        dst_ip: "::1".into(),
+        dst_port: 80,
+        congestion_state: "open".into(),
+        ..Default::default()
+    };
+    let full = proto::Connection {
+        comm: Some(common::ODD.into()),
+        pid: Some(4242),
+        container: Some(proto::Container {
+            container_id: "0123456789ab".into(),
+            container_name: "web".into(),
+            pod_name: "web-0".into(),
+            pod_namespace: "shop".into(),
+        }),
+        role: "client".into(),
+        state: "established".into(),
+        src_ip: "10.0.0.5".into(),
+        dst_ip: "2001:db8::1".into(),
+        dst_port: 443,
+        congestion_control: Some("cubic".into()),
+        duration_seconds: Some(1.5),
+        bytes_sent: Some(u64::MAX - 1),
+        ..bare.clone()
+    };
+    assert_eq!(answer.connections, [full, bare]);
+
+    let wrong = proto::ListConnectionsRequest { limit: Some(0), ..Default::default() };
+    let refused = list(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("limit: "), "{}", refused.message());
+    let unknown = proto::ListConnectionsRequest { dst_port: Some(UNKNOWN_PORT.into()), ..Default::default() };
+    assert_eq!(list(unknown).await.unwrap_err().code(), Code::FailedPrecondition);
 }

@@ -13,13 +13,14 @@ const ROOMS: &str = "
     check      -> kernel privileges status
     cli        -> config
     config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) target(Config) telemetry(Config)
-    server     -> exposition histogram proto sampler shutdown snapshot status
-    exposition -> histogram proto snapshot status
-    engine     -> bpf collectors histogram identity kernel sampler snapshot status target
-    collectors -> bpf duration histogram identity kernel snapshot status target
-    sampler    -> snapshot status
+    server     -> connections exposition histogram proto sampler shutdown snapshot status
+    exposition -> connections histogram proto snapshot status
+    engine     -> bpf collectors connections histogram identity kernel sampler snapshot status target
+    collectors -> bpf connections duration histogram identity kernel snapshot status target
+    sampler    -> connections snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
+    connections -> identity
     duration   ->
     histogram  ->
     identity   -> bpf kernel status

@@ -83,10 +83,11 @@ enum {
 };
 
 enum {
-	SOCK_DONE = 1,           /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
-	SHUTDOWN_MASK = 3,       /* include/net/sock.h */
-	TCP_CHRONO_MAX = 3,      /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
-	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
+	SOCK_DONE = 1,                      /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
+	SHUTDOWN_MASK = 3,                  /* include/net/sock.h */
+	TCP_CHRONO_MAX = 3,                 /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
+	TCP_INFINITE_SSTHRESH = 0x7fffffff, /* include/net/tcp.h */
+	PF_KTHREAD = 0x00200000,            /* task_struct.flags, include/linux/sched.h */
 };
 
 enum {
@@ -185,6 +186,7 @@ struct sock {
 	atomic_t sk_drops;
 	int sk_err;
 	__u32 sk_ack_backlog;
+	unsigned long sk_pacing_rate; /* bytes a second; all bits set: without bound */
 	__u16 sk_protocol;
 	__u8 sk_shutdown;
 };
@@ -194,11 +196,30 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct tcp_congestion_ops {
+	char name[16];
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	__u32 icsk_rto;
+	__u32 icsk_pmtu_cookie;
+	const struct tcp_congestion_ops *icsk_ca_ops;
 	__u8 icsk_ca_state : 5;
 	__u8 icsk_pending;
+	__u8 icsk_backoff;
+	struct {
+		__u32 lrcvtime;
+		__u16 rcv_mss;
+	} icsk_ack;
+};
+
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
 };
 
 struct tcp_sock {
@@ -218,6 +239,23 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 	__u32 dsack_dups;
 	__u32 total_retrans;
+	__u32 data_segs_in, data_segs_out;
+	__u32 delivered, delivered_ce;
+	__u32 rcv_ooopack;
+	__u32 mdev_us;
+	struct minmax rtt_min;
+	struct {
+		__u32 rtt_us;
+	} rcv_rtt_est;
+	__u32 snd_cwnd, snd_ssthresh;
+	__u32 mss_cache;
+	__u16 advmss;
+	__u32 packets_out, sacked_out, lost_out, retrans_out;
+	__u32 reordering, reord_seen;
+	__u32 copied_seq, rcv_nxt;
+	__u32 snd_wnd, rcv_wnd;
+	__u32 rate_delivered, rate_interval_us;
+	__u32 lsndtime, rcv_tstamp;
 };
 
 struct sk_buff {

@@ -44,7 +44,8 @@ struct tcp_conn {
 	__u32 seen;   /* walk that found the owner still holding the socket */
 	__u8 role;
 	__u8 watched; /* its owner is; without one, nobody in particular is watched */
-	__u8 pad[6];
+	__u8 adopted; /* start_ns is when we first saw it, not when it began */
+	__u8 pad[5];
 };
 _Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
 

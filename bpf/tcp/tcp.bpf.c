@@ -7,6 +7,7 @@
 #include "compat.bpf.h"
 #include "cost.bpf.h"
 #include "maps.bpf.h"
+#include "rows.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -75,6 +76,7 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 	conn->before = 0;
 	conn->seen = 0;
 	conn->role = role;
+	conn->adopted = 0;
 }
 
 /* Without a record nothing of a socket is counted, nor asked any more. */
@@ -151,6 +153,7 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 			hist_add(&t->setup, (now - conn->start_ns) / 1000);
 	}
 	conn->start_ns = now; /* from here on, where its age is counted from */
+	conn->adopted = 0;
 }
 
 /* SYN_RECV -> ESTABLISHED: a softirq; owner and cgroup are the listener's until a walk or the close tells better. */
@@ -483,6 +486,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	__u8 state = sk->__sk_common.skc_state;
 
 	conn_reset(conn, ROLE_UNKNOWN, pass_now_ns);
+	conn->adopted = 1;
 	if (state == TCP_LISTEN) {
 		conn->retrans = sk->sk_drops.counter;
 		conn->phase = PHASE_LISTENING;

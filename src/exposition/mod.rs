@@ -1,6 +1,7 @@
 //! How a snapshot looks on the wire. Encoders walk the snapshot and compute nothing; every format shows the same
 //! values.
 
+pub mod connections;
 pub mod filter;
 pub mod json;
 pub mod openmetrics;

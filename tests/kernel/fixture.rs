@@ -13,11 +13,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
+use ebpf_sidecar::connections::{Listing, Query};
 use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
-use ebpf_sidecar::sampler::{Pace, Sampler};
+use ebpf_sidecar::sampler::{ConnectionsError, Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
 use ebpf_sidecar::target::{self, Target};
 use nix::libc;
@@ -101,6 +102,12 @@ impl Sidecar {
     pub fn snapshot(&self) -> Metrics {
         let sampler = self.sampler.as_ref().expect("it is running");
         Metrics(self.runtime.block_on(sampler.snapshot()).expect("a snapshot"))
+    }
+
+    /// Lists live connections.
+    pub fn connections(&self, query: Query) -> Result<Listing, ConnectionsError> {
+        let sampler = self.sampler.as_ref().expect("it is running");
+        self.runtime.block_on(sampler.connections(query))
     }
 
     /// Snapshots until `done` holds; the last one either way, so that an assertion can show what was wrong.

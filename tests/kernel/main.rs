@@ -3,6 +3,7 @@
 //! marked as ignored would harm a machine that others use, and run in virtual machines alone.
 
 mod cgroup;
+mod connections;
 mod disk;
 mod drops;
 mod fadvise;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::audit::{self, Auditor};
 use super::decode::Decoder;
+use super::listing;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
     bss, tcp_caller, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener, tcp_listener_key, tcp_missed,
@@ -25,7 +26,8 @@ use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::collectors::{Audit, CollectError, Collector, Found, Limits, Objects, Setup};
+use crate::connections::Query;
 use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
@@ -64,14 +66,14 @@ unsafe impl Slot for tcp_caller {
     type Key = who;
 }
 
-struct Tcp<'a> {
-    skel: TcpSkel<'a>,
-    attachment: Attachment,
+pub(super) struct Tcp<'a> {
+    pub(super) skel: TcpSkel<'a>,
+    pub(super) attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
-    identity: Identity,
+    pub(super) identity: Identity,
     target: Target,
-    tick_ns: u64,
+    pub(super) tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
     listener: SlotTable<tcp_listener, Labels>,
@@ -79,7 +81,9 @@ struct Tcp<'a> {
     caller: SlotTable<tcp_caller, Labels>,
     sockets: Traversal,
     files: Option<Traversal>,
-    pacer: Pacer,
+    /// `None` where live connections cannot be listed.
+    pub(super) lister: Option<Traversal>,
+    pub(super) pacer: Pacer,
     /// When the last pass was made.
     passed_ns: u64,
     auditor: Auditor,
@@ -136,6 +140,7 @@ impl<'a> Tcp<'a> {
         let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
         let walk = &skel.progs.tcp_walk;
         let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
+        let lister = plan.takes("tcp_list").then(|| listing::attach(&skel)).transpose()?;
         let object = skel.object();
         Ok(Tcp {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
@@ -150,6 +155,7 @@ impl<'a> Tcp<'a> {
             caller: SlotTable::new(object, "caller")?,
             sockets,
             files,
+            lister,
             pacer: Pacer::new(monotonic_ns()),
             passed_ns: 0,
             auditor: Auditor::default(),
@@ -162,18 +168,18 @@ impl<'a> Tcp<'a> {
     }
 
     /// Programs write to it at any time: a copy, each word of which was there at some moment of the call.
-    fn data(&self) -> bss {
+    pub(super) fn data(&self) -> bss {
         let data: *const bss = &raw const **self.skel.maps.bss_data.as_ref().expect("the object has data");
         // SAFETY: mapped for as long as the skeleton lives.
         unsafe { data.read_volatile() }
     }
 
-    fn data_mut(&mut self) -> &mut bss {
+    pub(super) fn data_mut(&mut self) -> &mut bss {
         self.skel.maps.bss_data.as_deref_mut().expect("the object has data")
     }
 
     /// Finds the owners of sockets, and takes over those older than we are.
-    fn walk(&mut self, now_ns: u64) -> std::io::Result<()> {
+    pub(super) fn walk(&mut self, now_ns: u64) -> std::io::Result<()> {
         let due = self.data().owners_due;
         let data = self.data_mut();
         data.walk_number = data.walk_number.wrapping_add(1).max(1);
@@ -295,6 +301,10 @@ impl Collector for Tcp<'_> {
         Ok(())
     }
 
+    fn connections(&mut self, now_ns: u64, query: &Query) -> Option<Result<Found, CollectError>> {
+        Some(self.list(now_ns, query))
+    }
+
     fn resume(&mut self, now_ns: u64) -> Result<(), CollectError> {
         self.reattach()?;
         self.walk(now_ns).map_err(CollectError::during("taking over open sockets"))
@@ -302,7 +312,9 @@ impl Collector for Tcp<'_> {
 
     fn programs(&self) -> Vec<ProgramReport> {
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
-        object::costs(self.skel.object()).into_iter().chain([self.sockets.report("tcp_pass")]).chain(files).collect()
+        let lister = self.lister.as_ref().map(|lister| lister.report("tcp_list"));
+        let asked = [self.sockets.report("tcp_pass")].into_iter().chain(lister).chain(files);
+        object::costs(self.skel.object()).into_iter().chain(asked).collect()
     }
 
     fn object(&self) -> &Object {
@@ -320,7 +332,7 @@ impl Collector for Tcp<'_> {
     fn maps(&self) -> Vec<MapReport> {
         let (data, missed) = (self.data(), self.missed());
         let namespaces = &self.skel.maps.namespaces;
-        vec![
+        let mut maps = vec![
             MapReport {
                 name: "sockets".to_owned(),
                 entries: Some(data.pass_sockets),
@@ -338,7 +350,9 @@ impl Collector for Tcp<'_> {
                 bytes: own::map_bytes(namespaces).unwrap_or(0),
                 full: Some(missed.namespaces),
             },
-        ]
+        ];
+        maps.extend(listing::maps(&self.skel));
+        maps
     }
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
