@@ -22,6 +22,7 @@ use crate::sampler::{Pace, Sampler};
 use crate::server::{self, BindError, Servers};
 use crate::shutdown;
 use crate::status::{ModuleReport, Status};
+use crate::target::Target;
 
 /// How long the collection thread may take to let go of its programs.
 const DETACH: Duration = Duration::from_secs(2);
@@ -147,12 +148,15 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
         let _ending = ending;
         let kernel = Kernel::probe(btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
+        let identity = Identity::start(&config.identity, &kernel, privileges::drop_unneeded);
+        let target = Target::start(&config.target, &identity)?;
         let setup = Setup {
             named: config.collector.named,
             kernel: &kernel,
             config: &config.collector.sections,
             limits,
-            identity: Identity::start(&config.identity, &kernel, privileges::drop_unneeded),
+            identity,
+            target,
             shared: Shared::default(),
         };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));

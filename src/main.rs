@@ -47,7 +47,7 @@ fn dispatch(command: Command) -> Result<u8> {
             let config = load(&settings)?.config;
             let (kernel, held) = (Kernel::probe(app::btf_names()), privileges::held()?);
             let modules = app::plan(&config, &kernel);
-            let report = Report::new(&kernel, &held, &modules);
+            let report = Report::new(&kernel, &held, config.target.to_string(), &modules);
             match output {
                 Output::Human => print(&report.to_string())?,
                 Output::Json => print(&format!("{:#}\n", report.to_json()))?,

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 /// lists the rooms and names none.
 const ROOMS: &str = "
     main       -> app check cli config kernel privileges telemetry
-    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status
+    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status target
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) telemetry(Config)
+    config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) target(Config) telemetry(Config)
     server     -> exposition histogram proto sampler shutdown snapshot status
     exposition -> histogram proto snapshot status
-    engine     -> bpf collectors histogram identity kernel sampler snapshot status
-    collectors -> bpf duration histogram identity kernel snapshot status
+    engine     -> bpf collectors histogram identity kernel sampler snapshot status target
+    collectors -> bpf duration histogram identity kernel snapshot status target
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
@@ -28,6 +28,7 @@ const ROOMS: &str = "
     proto      ->
     shutdown   ->
     status     ->
+    target     -> bpf identity
     telemetry  ->
 ";
 

@@ -20,6 +20,7 @@ use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
+use crate::target::{self, Target};
 pub use governor::Budget;
 use governor::{Governor, Load, Order};
 
@@ -42,6 +43,9 @@ pub enum StartError {
     /// None of the modules that were asked for runs.
     #[error("no module could be started: {0}")]
     Nothing(String),
+    /// What is to be watched cannot be.
+    #[error(transparent)]
+    Target(#[from] target::StartError),
     /// The thread itself failed.
     #[error(transparent)]
     Thread(#[from] SampleError),
@@ -51,6 +55,7 @@ pub enum StartError {
 pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
     governor: Governor,
+    target: Target,
     options: Options,
     identity: Identity,
     sequence: u64,
@@ -104,8 +109,8 @@ impl<'a> Engine<'a> {
             })
             .collect();
         let governor = Governor::new(options.budget, modules.len());
-        let identity = setup.identity.clone();
-        let engine = Engine { modules, governor, options, identity, sequence: 0, started: Instant::now() };
+        let (identity, target, started) = (setup.identity.clone(), setup.target.clone(), Instant::now());
+        let engine = Engine { modules, governor, target, options, identity, sequence: 0, started };
         engine.tally()?;
         Ok(engine)
     }
@@ -169,6 +174,7 @@ impl Engine<'_> {
 
 impl Source for Engine<'_> {
     fn collect(&mut self) -> Snapshot {
+        self.target.refresh();
         let mut families = Vec::new();
         for module in &mut self.modules {
             families.extend(module.collect());
@@ -192,6 +198,7 @@ impl Source for Engine<'_> {
     }
 
     fn tick(&mut self) {
+        self.target.refresh();
         for module in &mut self.modules {
             module.guarded(|collector| collector.tick(monotonic_ns()));
         }

@@ -6,7 +6,7 @@
 //! CRI, Docker, containerd, podman --runtimes--> names of ids -------------------------+
 //! ```
 //!
-//! One thread keeps the [`store`](Store); whoever asks looks into memory, and is never kept waiting by a runtime. Cgroups
+//! One thread keeps the `store`; whoever asks looks into memory, and is never kept waiting by a runtime. Cgroups
 //! are known from the moment when they are made, before the first process is in them, and stay known when they are gone.
 
 mod config;

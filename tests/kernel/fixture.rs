@@ -19,6 +19,7 @@ use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
+use ebpf_sidecar::target::{self, Target};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_name, set_pdeathsig};
@@ -36,6 +37,7 @@ pub struct Sidecar {
 pub struct Wish {
     pub modules: Vec<&'static str>,
     pub config: Config,
+    pub target: target::Config,
     /// Nobody is asked unless a test says so.
     pub identity: identity::Config,
     pub max_series: u32,
@@ -51,6 +53,7 @@ impl Default for Wish {
         Wish {
             modules: ebpf_sidecar::collectors::ALL.iter().map(|spec| spec.name).collect(),
             config: Config::default(),
+            target: target::Config::default(),
             identity: identity::Config {
                 cri_socket: "off".into(),
                 docker_socket: "off".into(),
@@ -76,7 +79,8 @@ impl Sidecar {
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let shared = Shared::default();
             let identity = Identity::start(&wish.identity, &kernel, || ());
-            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, shared };
+            let target = Target::start(&wish.target, &identity)?;
+            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, target, shared };
             let options = Options {
                 budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),

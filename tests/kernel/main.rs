@@ -14,5 +14,6 @@ mod page_cache;
 mod reader;
 mod reclaim;
 mod retransmit;
+mod target;
 mod taskstats;
 mod tcp;

@@ -118,15 +118,15 @@ impl<V: Slot, L> SlotTable<V, L> {
 }
 
 impl<V: Slot + Sum, L: Clone + Eq + Hash> SlotTable<V, L> {
-    /// What was counted under each name, `other` first if anything was counted there. `name` is asked once for each slot,
-    /// and again for all of them when `generation` is another than last time.
+    /// What was counted under each name, `other` first if anything was counted there. `name` is asked once for each slot
+    /// (one without a name is not shown, and asked for again), and for all of them when `generation` is another than last time.
     ///
     /// # Errors
     /// If the array has grown and cannot be mapped further.
     pub fn sums(
         &mut self,
         generation: u64,
-        name: impl FnMut(u32, &V::Key) -> L,
+        name: impl FnMut(u32, &V::Key) -> Option<L>,
     ) -> io::Result<impl Iterator<Item = (&L, V)>> {
         let live = self.slots.live()?;
         self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
