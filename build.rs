@@ -14,6 +14,9 @@ use prost::Message;
 
 const PROTO: &str = "proto/ebpf_sidecar/v1/metrics.proto";
 
+/// APIs of others, of which the daemon is a client.
+const RUNTIMES: [&str; 3] = ["runtimes/cri.proto", "runtimes/containers.proto", "runtimes/namespaces.proto"];
+
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is set by cargo")?);
     for noun in subfolders(Path::new("bpf"))? {
@@ -77,6 +80,10 @@ fn build_proto(out: &Path) -> Result<()> {
         .build_transport(false)
         .out_dir(client)
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .compile_fds(protox::compile(RUNTIMES, ["proto"])?)?;
     Ok(())
 }
 

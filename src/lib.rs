@@ -31,4 +31,5 @@ pub mod server;
 pub mod shutdown;
 pub mod snapshot;
 pub mod status;
+pub mod target;
 pub mod telemetry;

@@ -8,27 +8,28 @@ use std::path::{Path, PathBuf};
 /// called so, or ends so, may be named of it: a room owns its settings, and the one that reads files gathers them. `lib.rs`
 /// lists the rooms and names none.
 const ROOMS: &str = "
-    main       -> app check cli collectors config kernel privileges telemetry
-    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status
+    main       -> app check cli config kernel privileges telemetry
+    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status target
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration histogram server(Config) telemetry(Config)
+    config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) target(Config) telemetry(Config)
     server     -> connections exposition histogram proto sampler shutdown snapshot status
     exposition -> connections histogram proto snapshot status
-    engine     -> bpf collectors connections histogram kernel sampler snapshot status
-    collectors -> bpf connections duration histogram identity kernel snapshot status
+    engine     -> bpf collectors connections histogram identity kernel sampler snapshot status target
+    collectors -> bpf connections duration histogram identity kernel snapshot status target
     sampler    -> connections snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
     connections -> identity
     duration   ->
     histogram  ->
-    identity   ->
+    identity   -> bpf kernel status
     kernel     ->
     privileges ->
     proto      ->
     shutdown   ->
     status     ->
+    target     -> bpf identity
     telemetry  ->
 ";
 

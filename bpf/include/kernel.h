@@ -14,6 +14,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -109,6 +110,9 @@ enum {
 	/* pt_regs.pstate, arch/arm64/include/asm/ptrace.h: of a 32-bit process */
 	PSR_MODE32_BIT = 0x00000010,
 };
+
+/* cgroup_subsys_state.flags, include/linux/cgroup-defs.h */
+enum { CSS_ONLINE = 1 << 1 };
 
 /* include/linux/fs.h */
 #define MAX_LFS_FILESIZE 0x7fffffffffffffffULL
@@ -305,6 +309,7 @@ struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	char comm[16];
 	struct files_struct *files;
@@ -330,22 +335,42 @@ struct address_space {
 	struct inode *host;
 };
 
-struct kernfs_node {
-	__u64 id;
+struct list_head {
+	struct list_head *next;
 };
 
-struct cgroup_root {
-	int hierarchy_id;
+struct kernfs_node {
+	__u64 id;
+	struct kernfs_node *parent; /* until 6.14: read it through kernfs_parent() */
+	const char *name;
+};
+
+/* Since 6.15. */
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
+};
+
+struct cgroup_root;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct list_head sibling;
+	struct list_head children;
+	unsigned int flags;
+	struct cgroup_subsys_state *parent;
 };
 
 struct cgroup {
+	struct cgroup_subsys_state self;
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
 };
 
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
+struct cgroup_root {
+	unsigned int subsys_mask;
+	int hierarchy_id;
+	struct cgroup cgrp;
 };
 
 /* The numbers are those of the running kernel. */
@@ -430,6 +455,12 @@ struct bpf_map;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct bpf_iter__task_file {

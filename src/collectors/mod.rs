@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{MapReport, ProgramReport};
+use crate::target::Target;
 
 /// Every collector there is, in the order in which it is shown.
 pub const ALL: &[&Spec] =
@@ -106,6 +107,8 @@ pub struct Setup<'a> {
     pub limits: Limits,
     /// Who lives in a cgroup.
     pub identity: Identity,
+    /// What is watched.
+    pub target: Target,
     /// What collectors that start earlier leave for later ones.
     pub shared: Shared,
 }

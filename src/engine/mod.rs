@@ -16,10 +16,12 @@ use crate::bpf::load::LoadError;
 use crate::collectors::{ALL, Collector, Found, LISTS_CONNECTIONS, Objects, Setup, Spec};
 use crate::connections::{ListError, Listing, Query};
 use crate::histogram::{Bound, Histogram};
+use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
+use crate::target::{self, Target};
 pub use governor::Budget;
 use governor::{Governor, Load, Order};
 
@@ -42,6 +44,9 @@ pub enum StartError {
     /// None of the modules that were asked for runs.
     #[error("no module could be started: {0}")]
     Nothing(String),
+    /// What is to be watched cannot be.
+    #[error(transparent)]
+    Target(#[from] target::StartError),
     /// The thread itself failed.
     #[error(transparent)]
     Thread(#[from] SampleError),
@@ -51,7 +56,9 @@ pub enum StartError {
 pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
     governor: Governor,
+    target: Target,
     options: Options,
+    identity: Identity,
     sequence: u64,
     started: Instant,
 }
@@ -103,7 +110,8 @@ impl<'a> Engine<'a> {
             })
             .collect();
         let governor = Governor::new(options.budget, modules.len());
-        let engine = Engine { modules, governor, options, sequence: 0, started: Instant::now() };
+        let (identity, target, started) = (setup.identity.clone(), setup.target.clone(), Instant::now());
+        let engine = Engine { modules, governor, target, options, identity, sequence: 0, started };
         engine.tally()?;
         Ok(engine)
     }
@@ -167,13 +175,16 @@ impl Engine<'_> {
 
 impl Source for Engine<'_> {
     fn collect(&mut self) -> Snapshot {
+        self.target.refresh();
         let mut families = Vec::new();
         for module in &mut self.modules {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let modules = self.reports();
+        let mut modules = self.reports();
+        modules.push(self.identity.report());
         families.extend(own::families(&mut self.modules, &modules, &families));
+        families.push(own::lookups(&self.identity));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
         Snapshot {
@@ -194,6 +205,7 @@ impl Source for Engine<'_> {
     }
 
     fn tick(&mut self) {
+        self.target.refresh();
         for module in &mut self.modules {
             module.guarded(|collector| collector.tick(monotonic_ns()));
         }
@@ -323,6 +335,7 @@ impl<'a> Module<'a> {
             status: Status::Running,
             reason: String::new(),
             declined: false,
+            collects: true,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

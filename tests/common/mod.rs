@@ -156,6 +156,7 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
         summary: "What it shows",
         status,
         declined: false,
+        collects: true,
         reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
         hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
         programs: vec![ProgramReport { name: "on_event".into(), asked: false, runs: 3, run_ns: 1500, missed: Some(0) }],

@@ -32,6 +32,7 @@ use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{MapReport, ProgramReport};
+use crate::target::Target;
 
 /// Histograms take 3.4 kB a slot, and their labels have no addresses: this many are plenty.
 const MAX_TIMINGS: u32 = 512;
@@ -71,6 +72,7 @@ pub(super) struct Tcp<'a> {
     decoder: Decoder,
     limits: Limits,
     pub(super) identity: Identity,
+    target: Target,
     pub(super) tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
@@ -126,6 +128,7 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
     };
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     for table in ["series", "listener", "failure", "caller"] {
         slots::size(object, table, setup.limits.max_series)?;
     }
@@ -143,6 +146,7 @@ impl<'a> Tcp<'a> {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
             limits: setup.limits,
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             tick_ns: setup.kernel.tick_ns,
             series: SlotTable::new(object, "series")?,
             timing: SlotTable::new(object, "timing")?,
@@ -235,10 +239,13 @@ impl Collector for Tcp<'_> {
         }
         let pass = self.pass(now_ns).map_err(CollectError::during("reading the sockets"))?;
         let mapping = CollectError::during("mapping the series");
-        let (decoder, max_series) = (&self.decoder, self.limits.max_series);
+        let (decoder, target, max_series) = (&self.decoder, &self.target, self.limits.max_series);
         let mut families = Families::new();
         let generation = self.identity.generation();
-        let series = |slot, key: &_| SeriesLabels::new(decoder.series(slot, key), limited_fits(slot, max_series));
+        let series = |slot, key: &tcp_series_key| {
+            let labels = || SeriesLabels::new(decoder.series(slot, key), limited_fits(slot, max_series));
+            target.name(slot, key.who.cgroup, labels)
+        };
         let mut folded = self.carried;
         for (names, s) in self.series.sums(generation, series).map_err(&mapping)? {
             if names.is_folded() {
@@ -249,23 +256,26 @@ impl Collector for Tcp<'_> {
         if let Some(labels) = &self.folded_labels {
             families.limited_other(labels, folded, pass);
         }
-        let timing = |slot, key: &_| decoder.timing(slot, key);
+        let timing = |slot, key: &tcp_timing_key| target.name(slot, key.who.cgroup, || decoder.timing(slot, key));
         for (labels, t) in self.timing.sums(generation, timing).map_err(&mapping)? {
             families.timing(labels, &t);
         }
-        let failure = |slot, key: &_| decoder.failure(slot, key);
+        let failure = |slot, key: &tcp_failure_key| target.name(slot, key.who.cgroup, || decoder.failure(slot, key));
         for (labels, f) in self.failure.sums(generation, failure).map_err(&mapping)? {
             families.failure(labels, &f);
         }
-        let listener = |slot, key: &_| decoder.listener(slot, key);
+        let listener = |slot, key: &tcp_listener_key| target.name(slot, key.who.cgroup, || decoder.listener(slot, key));
         for (labels, l) in self.listener.sums(generation, listener).map_err(&mapping)? {
             families.listener(labels, &l, pass);
         }
-        let caller = |slot, key: &_| decoder.caller(slot, key);
+        let caller = |slot, key: &who| target.name(slot, key.cgroup, || decoder.caller(slot, key));
         for (labels, c) in self.caller.sums(generation, caller).map_err(&mapping)? {
             families.caller(labels, &c);
         }
-        families.missed(&self.missed());
+        // Most of what has no record then is of no interest.
+        if self.target.is_everything() {
+            families.missed(&self.missed());
+        }
         Ok(families.finish())
     }
 
@@ -357,6 +367,9 @@ impl Collector for Tcp<'_> {
     }
 
     fn audit(&mut self) -> Vec<Audit> {
+        if !self.target.is_everything() {
+            return Vec::new();
+        }
         self.audit_namespaces();
         self.auditor.totals()
     }
