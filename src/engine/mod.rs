@@ -199,6 +199,7 @@ impl Source for Engine<'_> {
     }
 
     fn connections(&mut self, query: &Query) -> Result<Listing, ListError> {
+        self.target.refresh();
         let module = self.modules.iter_mut().find(|module| module.spec.name == LISTS_CONNECTIONS);
         let Found { taken_at, live, total, connections } = module.expect("it is among all modules").list(query)?;
         Ok(Listing { node: Arc::clone(&self.options.node), taken_at, live, total, connections })
