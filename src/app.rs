@@ -28,7 +28,7 @@ use crate::target::Target;
 const DETACH: Duration = Duration::from_secs(2);
 
 /// How long the first collection may wait for the names of what was there before. It hardly ever does: loading takes longer.
-const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
 const SERVING_THREADS: usize = 2;
