@@ -447,27 +447,23 @@ fn a_connection_belongs_to_whom_it_was_passed() {
     let me = (std::fs::read_to_string("/proc/self/comm").unwrap().trim().to_owned(), std::process::id());
     assert_eq!(owners(&sidecar, port), [me]);
     let handed = server.as_raw_fd();
-    // A process that was there before, and so has not inherited it.
-    let passed = std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            done("receiver", || {
-                // SAFETY: the child's own copy, which it needs no more.
-                drop(unsafe { TcpStream::from_raw_fd(handed) });
-                let mut room = nix::cmsg_space!(RawFd);
-                let mut byte = [0];
-                let mut bytes = [IoSliceMut::new(&mut byte)];
-                let message =
-                    recvmsg::<UnixAddr>(theirs.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::empty()).unwrap();
-                let mut controls = message.cmsgs().unwrap();
-                assert!(matches!(controls.next(), Some(ControlMessageOwned::ScmRights(_))));
-            })
+    // A process dies with the thread that made it, which is why the other one sends.
+    let passed = thread::scope(|scope| {
+        scope.spawn(|| {
+            let rights = [handed];
+            let control = [ControlMessage::ScmRights(&rights)];
+            sendmsg::<UnixAddr>(ours.as_raw_fd(), &[IoSlice::new(b"x")], &control, MsgFlags::empty(), None).unwrap();
         });
-        // It may only get it once it has let go of its own.
-        thread::sleep(Duration::from_millis(100));
-        let rights = [handed];
-        let control = [ControlMessage::ScmRights(&rights)];
-        sendmsg::<UnixAddr>(ours.as_raw_fd(), &[IoSlice::new(b"x")], &control, MsgFlags::empty(), None).unwrap();
-        receiver.join().unwrap()
+        done("receiver", || {
+            // SAFETY: what the child has inherited, and shall have by the message alone.
+            drop(unsafe { TcpStream::from_raw_fd(handed) });
+            let mut room = nix::cmsg_space!(RawFd);
+            let mut byte = [0];
+            let mut bytes = [IoSliceMut::new(&mut byte)];
+            let message = recvmsg::<UnixAddr>(theirs.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::empty());
+            let message = message.unwrap();
+            assert!(matches!(message.cmsgs().unwrap().next(), Some(ControlMessageOwned::ScmRights(_))));
+        })
     });
     drop(server);
     assert_eq!(owners(&sidecar, port), [owner(&passed, "receiver")]);
