@@ -293,7 +293,8 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
-ALL = {figure.__name__: figure for figure in (rr, crr, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)}
+FIGURES = (rr, crr, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
+ALL = {figure.__name__: figure for figure in FIGURES}
 
 
 def host():
