@@ -328,9 +328,7 @@ fn lists_are_sorted_by_what_they_are_asked_to() {
 fn the_largest_of_very_many_are_found() {
     const EACH: usize = 9000;
     let holders = 3;
-    let limit = (2 * EACH + 1000) as u64;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, limit.max(soft), limit.max(hard)).expect("root may have more files");
+    allow_files(2 * EACH as u64 + 1000);
     let sidecar = only_tcp();
     let held: Vec<_> = (0..holders)
         .map(|_| {
@@ -376,6 +374,12 @@ fn the_largest_of_very_many_are_found() {
     let ends: HashSet<_> = listing.connections.iter().map(local_and_peer).collect();
     assert_eq!((listing.connections.len(), ends.len()), (10_000, 10_000));
     drop(held);
+}
+
+/// For this process and those that it makes.
+fn allow_files(count: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, count.max(soft), count.max(hard)).expect("root may have more files");
 }
 
 /// In KiB.
@@ -472,6 +476,7 @@ fn a_connection_belongs_to_whom_it_was_passed() {
 /// Connections come and go all the time; those that stay are in every list, once.
 #[test]
 fn lists_are_whole_in_a_storm() {
+    allow_files(2000);
     let sidecar = only_tcp();
     let listener = listen("127.0.0.1");
     let to = listener.local_addr().unwrap();
