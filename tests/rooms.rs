@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 /// lists the rooms and names none.
 const ROOMS: &str = "
     main       -> app check cli collectors config kernel privileges telemetry
-    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status
+    app        -> bpf collectors config engine event_log events histogram identity kernel privileges sampler server shutdown status
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration histogram server(Config) telemetry(Config)
-    server     -> exposition histogram proto sampler shutdown snapshot status
-    exposition -> histogram proto snapshot status
+    config     -> collectors(ALL,Config,resolve) duration event_log(Config) histogram server(Config) telemetry(Config)
+    server     -> events exposition histogram proto sampler shutdown snapshot status
+    exposition -> events histogram identity proto snapshot status
     engine     -> bpf collectors histogram kernel sampler snapshot status
-    collectors -> bpf duration histogram identity kernel snapshot status
+    collectors -> bpf duration events histogram identity kernel snapshot status
+    event_log  -> events exposition size
+    events     -> identity
     sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
@@ -27,6 +29,7 @@ const ROOMS: &str = "
     privileges ->
     proto      ->
     shutdown   ->
+    size       ->
     status     ->
     telemetry  ->
 ";

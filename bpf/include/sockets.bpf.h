@@ -42,7 +42,8 @@ struct tcp_conn {
 	__u32 before; /* owner before the walk over open files changed it */
 	__u32 seen;   /* walk that found the owner still holding the socket */
 	__u8 role;
-	__u8 pad[7];
+	__u8 older; /* than the daemon: its age is not known */
+	__u8 pad[6];
 };
 _Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
 

@@ -21,6 +21,7 @@ use typed_arena::Arena;
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::{Hook, btf_name};
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
@@ -102,6 +103,8 @@ pub struct Setup<'a> {
     pub limits: Limits,
     /// Who lives in a cgroup.
     pub identity: Identity,
+    /// Where events are offered.
+    pub events: Events,
     /// What collectors that start earlier leave for later ones.
     pub shared: Shared,
 }

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use sections::{Collector, Metrics, Node};
 pub use setting::{Flag, Origin};
 
-use crate::{collectors, server, telemetry};
+use crate::{collectors, event_log, server, telemetry};
 use keys::Keys;
 use setting::{Defaults, Setting};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub collector: Collector,
     /// How collected numbers become series.
     pub metrics: Metrics,
+    /// The connection log.
+    pub events: event_log::Config,
     /// Where this daemon runs.
     pub node: Node,
     /// The daemon's own log.

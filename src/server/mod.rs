@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 
+use crate::events::Events;
 use crate::sampler::{SampleError, Sampler};
 use crate::snapshot::Snapshot;
 use health::Probe;
@@ -73,6 +74,7 @@ pub struct Servers {
 #[derive(Debug)]
 struct Context {
     sampler: Sampler,
+    events: Events,
     probe: Probe,
     /// Encoding a large snapshot keeps a core busy: only as many at a time as there are.
     encoders: Semaphore,
@@ -131,8 +133,8 @@ impl Servers {
 
     /// Answers until `stop` becomes true or its sender is gone, then drains: streams end with UNAVAILABLE, requests
     /// that have begun are finished, for as long as [`Limits::drain`] allows.
-    pub async fn serve(self, sampler: Sampler, stream_interval: Duration, stop: watch::Receiver<bool>) {
-        let context = Arc::new(Context::new(sampler));
+    pub async fn serve(self, sampler: Sampler, events: Events, stream_interval: Duration, stop: watch::Receiver<bool>) {
+        let context = Arc::new(Context::new(sampler, events));
         tokio::join!(
             http::serve(self.http, self.settings, Arc::clone(&context), stop.clone()),
             grpc::serve(self.grpc, context, stream_interval, stop),
@@ -141,9 +143,9 @@ impl Servers {
 }
 
 impl Context {
-    fn new(sampler: Sampler) -> Context {
+    fn new(sampler: Sampler, events: Events) -> Context {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Context { probe: Probe::new(sampler.clone()), sampler, encoders: Semaphore::new(cores) }
+        Context { probe: Probe::new(sampler.clone()), sampler, events, encoders: Semaphore::new(cores) }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, SampleError> {

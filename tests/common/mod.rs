@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ebpf_sidecar::events::Events;
 use ebpf_sidecar::histogram::{Bound, Histogram};
 use ebpf_sidecar::sampler::{Pace, SampleError, Sampler, Source};
 use ebpf_sidecar::server::{Config, Limits, Servers};
@@ -142,7 +143,7 @@ pub async fn start(mut config: Config, limits: Limits, sampler: Sampler) -> Runn
     let servers = Servers::bind(&config, limits).await.unwrap();
     let (http, grpc) = (servers.http_address(), servers.grpc_address());
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(servers.serve(sampler, Duration::from_millis(100), stopped));
+    let served = tokio::spawn(servers.serve(sampler, Events::default(), Duration::from_millis(100), stopped));
     Running { http, grpc, stop, served }
 }
 

@@ -5,6 +5,7 @@
 mod cgroup;
 mod disk;
 mod drops;
+mod events;
 mod fadvise;
 mod fixture;
 mod governor;

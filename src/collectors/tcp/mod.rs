@@ -12,6 +12,7 @@
 
 mod audit;
 mod decode;
+mod events;
 mod metrics;
 mod probe;
 mod skel;

@@ -3,6 +3,7 @@
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, Object};
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::audit::{self, Auditor};
 use super::decode::Decoder;
+use super::events::{self, RING_BYTES, Rings};
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
     bss, tcp_caller, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener, tcp_listener_key, tcp_missed,
@@ -23,9 +25,11 @@ use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
+use crate::bpf::ring;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
@@ -69,6 +73,7 @@ struct Tcp<'a> {
     decoder: Decoder,
     limits: Limits,
     identity: Identity,
+    events: Events,
     tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
@@ -104,6 +109,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     debug_assert!(shared.is_ok(), "the tcp module starts once");
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
+    let rings = tcp.rings().map_err(LoadError::during("sharing"))?;
+    setup.events.offer(Arc::new(rings), setup.identity.clone());
     tcp.audit_namespaces();
     Ok(Box::new(tcp))
 }
@@ -138,6 +145,7 @@ impl<'a> Tcp<'a> {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
             limits: setup.limits,
             identity: setup.identity.clone(),
+            events: setup.events.clone(),
             tick_ns: setup.kernel.tick_ns,
             series: SlotTable::new(object, "series")?,
             timing: SlotTable::new(object, "timing")?,
@@ -190,6 +198,11 @@ impl<'a> Tcp<'a> {
         self.sockets.run()?;
         self.passed_ns = now_ns;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
+    }
+
+    fn rings(&self) -> libbpf_rs::Result<Rings> {
+        let map = |name| object::map(self.skel.object(), name);
+        Ok(Rings::new(map("events")?, map("event_counts")?))
     }
 
     fn missed(&self) -> tcp_missed {
@@ -260,6 +273,9 @@ impl Collector for Tcp<'_> {
             families.caller(labels, &c);
         }
         families.missed(&self.missed());
+        if let Some(slow) = self.events.lost() {
+            families.events(&events::counts(&self.skel.maps.event_counts), &slow);
+        }
         Ok(families.finish())
     }
 
@@ -310,6 +326,7 @@ impl Collector for Tcp<'_> {
     fn maps(&self) -> Vec<MapReport> {
         let (data, missed) = (self.data(), self.missed());
         let namespaces = &self.skel.maps.namespaces;
+        let (ring, lost) = (&self.skel.maps.events, events::counts(&self.skel.maps.event_counts).lost);
         vec![
             MapReport {
                 name: "sockets".to_owned(),
@@ -327,6 +344,12 @@ impl Collector for Tcp<'_> {
                 entries: Some(namespaces.keys().count() as u64),
                 bytes: own::map_bytes(namespaces).unwrap_or(0),
                 full: Some(missed.namespaces),
+            },
+            MapReport {
+                name: "events".to_owned(),
+                entries: None,
+                bytes: if ring::is_open(ring) { RING_BYTES.into() } else { 0 },
+                full: Some(lost.iter().sum()),
             },
         ]
     }
