@@ -98,7 +98,7 @@ fn another(key: &str) -> (&'static str, &'static str) {
         "collector.tcp.labels" => ("src_ip, src_port", "[src_ip, src_port]"),
         "events.enabled" => ("true", "true"),
         "events.max_files" => ("2", "2"),
-        "events.max_size" => ("2048KiB", "2MiB"),
+        "events.max_size" => ("2MiB", "2MiB"),
         "events.output" => ("/log/events", "/log/events"),
         "log.format" => ("json", "json"),
         "log.level" => ("warn", "warn"),
