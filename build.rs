@@ -14,6 +14,9 @@ use prost::Message;
 
 const PROTO: &str = "proto/ebpf_sidecar/v1/metrics.proto";
 
+/// APIs of others, of which the daemon is a client.
+const RUNTIMES: [&str; 3] = ["runtimes/cri.proto", "runtimes/containers.proto", "runtimes/namespaces.proto"];
+
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is set by cargo")?);
     for noun in subfolders(Path::new("bpf"))? {
@@ -63,10 +66,11 @@ fn build_proto(out: &Path) -> Result<()> {
     watch(Path::new("proto"))?;
     let descriptors = protox::compile([PROTO], ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    // The daemon writes families itself, one sample after another: see src/proto.rs.
+    // The daemon writes families and connections itself, piece by piece: see src/proto.rs.
     tonic_prost_build::configure()
         .build_client(false)
-        .extern_path(".ebpf_sidecar.v1.MetricFamily", "crate::proto::EncodedFamily")
+        .extern_path(".ebpf_sidecar.v1.MetricFamily", "crate::proto::Encoded")
+        .extern_path(".ebpf_sidecar.v1.Connection", "crate::proto::Encoded")
         .compile_fds(descriptors.clone())?;
     // Tests are clients, and read what any client would.
     let client = out.join("client");
@@ -76,6 +80,10 @@ fn build_proto(out: &Path) -> Result<()> {
         .build_transport(false)
         .out_dir(client)
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .compile_fds(protox::compile(RUNTIMES, ["proto"])?)?;
     Ok(())
 }
 

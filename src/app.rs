@@ -17,16 +17,20 @@ use crate::engine::{Budget, Engine, Options, StartError};
 use crate::event_log;
 use crate::events::Events;
 use crate::histogram::Bound;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::kernel::Kernel;
 use crate::privileges;
 use crate::sampler::{Pace, Sampler};
 use crate::server::{self, BindError, Servers};
 use crate::shutdown;
 use crate::status::{ModuleReport, Status};
+use crate::target::Target;
 
 /// How long a thread may take to end: the collector to let go of its programs, the log to write what there is.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the first collection may wait for the names of what was there before. It hardly ever does: loading takes longer.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
 const SERVING_THREADS: usize = 2;
@@ -63,6 +67,11 @@ impl Error {
     }
 }
 
+/// All that a kernel's BTF is asked for.
+pub fn btf_names() -> impl Iterator<Item = String> {
+    collectors::btf_names().into_iter().chain(identity::btf_names())
+}
+
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
@@ -79,9 +88,19 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
             Ok(()) => (Status::Degraded, plan.missing()),
         };
         let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
-        ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
+        ModuleReport {
+            name,
+            summary,
+            status,
+            reason,
+            declined,
+            collects: true,
+            hooks,
+            programs: Vec::new(),
+            maps: Vec::new(),
+        }
     };
-    collectors::ALL.iter().map(report).collect()
+    collectors::ALL.iter().map(report).chain([identity::plan(kernel)]).collect()
 }
 
 /// Runs until asked to stop.
@@ -156,14 +175,17 @@ fn start_collecting(
     let pace = Pace { freshness: config.collector.freshness, interval: config.collector.interval };
     Sampler::spawn(pace, move |serve| {
         let _ending = ending;
-        let kernel = Kernel::probe(collectors::btf_names());
+        let kernel = Kernel::probe(btf_names());
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
+        let identity = Identity::start(&config.identity, &kernel, privileges::drop_unneeded);
+        let target = Target::start(&config.target, &identity)?;
         let setup = Setup {
             named: config.collector.named,
             kernel: &kernel,
             config: &config.collector.sections,
             limits,
-            identity: Identity::default(),
+            identity,
+            target,
             events,
             shared: Shared::default(),
         };
@@ -180,6 +202,7 @@ fn start_collecting(
         };
         let objects = Objects::new();
         let mut engine = Engine::start(&setup, &objects, options)?;
+        setup.identity.settle(SETTLE);
         privileges::drop_unneeded();
         serve(&mut engine);
         Ok(())

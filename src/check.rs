@@ -18,6 +18,8 @@ pub struct Report<'a> {
     pub missing: Option<Missing>,
     /// What will be less good with the capabilities that it has.
     pub note: Option<&'static str>,
+    /// What would be watched, in words.
+    pub watching: String,
     /// Each module, with the hooks that it would use.
     pub modules: &'a [ModuleReport],
 }
@@ -71,9 +73,9 @@ fn in_words(fact: &Value) -> &str {
 }
 
 impl<'a> Report<'a> {
-    /// From what was found: the host, what the process may do, and what each module would use.
-    pub fn new(kernel: &'a Kernel, held: &CapsHashSet, modules: &'a [ModuleReport]) -> Self {
-        Report { kernel, missing: privileges::require(held).err(), note: privileges::note(held), modules }
+    /// From what was found: the host, what the process may do, what it is to watch, and what each module would use.
+    pub fn new(kernel: &'a Kernel, held: &CapsHashSet, watching: String, modules: &'a [ModuleReport]) -> Self {
+        Report { kernel, missing: privileges::require(held).err(), note: privileges::note(held), watching, modules }
     }
 
     /// For machines.
@@ -87,6 +89,7 @@ impl<'a> Report<'a> {
                 "missing": self.missing.as_ref().map(Missing::names).unwrap_or_default(),
                 "note": self.note,
             },
+            "watching": self.watching,
             "modules": self.modules.iter().map(module).collect::<Vec<_>>(),
         })
     }
@@ -123,6 +126,7 @@ impl fmt::Display for Report<'_> {
         if let Some(note) = self.note {
             writeln!(f, "{:<14}{note}", "")?;
         }
+        writeln!(f, "{:<14}{}", "watching", self.watching)?;
         for module in self.modules {
             writeln!(f)?;
             if self.missing.is_some() {
@@ -163,6 +167,7 @@ mod tests {
             status,
             reason: reason.to_owned(),
             declined: false,
+            collects: true,
             hooks: vec![
                 HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
                 HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },
@@ -186,7 +191,7 @@ mod tests {
 
     fn report<'a>(kernel: &'a Kernel, modules: &'a [ModuleReport]) -> Report<'a> {
         let held = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
-        Report::new(kernel, &held.into_iter().collect(), modules)
+        Report::new(kernel, &held.into_iter().collect(), "everything".to_owned(), modules)
     }
 
     #[test]
@@ -201,7 +206,7 @@ mod tests {
         let without_btf = Kernel { btf: Some(false), ..host.clone() };
         assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
 
-        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), &[of(Status::Running)])), 2);
+        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), String::new(), &[of(Status::Running)])), 2);
     }
 
     #[test]
@@ -215,6 +220,7 @@ tracefs       no
 kprobes       unknown
 fentry        no
 capabilities  sufficient
+watching      everything
 
 tcp           degraded: no iterator tcp
   tp_btf      inet_sock_set_state

@@ -56,6 +56,24 @@ pub struct Settings {
     /// Modules to run, separated by commas
     #[arg(long, value_name = "NAMES")]
     modules: Option<String>,
+    /// Watch only these processes, by their ids
+    #[arg(long, value_name = "PIDS")]
+    pid: Option<String>,
+    /// Watch only processes of these names
+    #[arg(long, value_name = "NAMES")]
+    comm: Option<String>,
+    /// Watch only connections to these ports
+    #[arg(long, value_name = "PORTS")]
+    ports: Option<String>,
+    /// Watch only a cgroup, with those below it
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// Watch only these containers, by name or id
+    #[arg(long, value_name = "NAMES")]
+    container: Option<String>,
+    /// Watch only these namespaces of Kubernetes
+    #[arg(long, value_name = "NAMES")]
+    namespace: Option<String>,
     /// Port of /metrics and the rest of HTTP
     #[arg(long, value_name = "PORT")]
     metrics_port: Option<String>,
@@ -86,6 +104,12 @@ impl Settings {
         let debug = self.debug.then(|| "debug".to_owned());
         [
             ("--modules", "collector.modules", &self.modules),
+            ("--pid", "target.pids", &self.pid),
+            ("--comm", "target.comms", &self.comm),
+            ("--ports", "target.ports", &self.ports),
+            ("--cgroup", "target.cgroup", &self.cgroup),
+            ("--container", "target.containers", &self.container),
+            ("--namespace", "target.namespaces", &self.namespace),
             ("--metrics-port", "server.http.port", &self.metrics_port),
             ("--grpc-port", "server.grpc.port", &self.grpc_port),
             ("--debug", "log.level", &debug),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`app`] puts it together from a [`config`]; [`cli`] and [`check`] are the commands; [`kernel`], [`privileges`],
-//! [`status`] and [`histogram`] are what several rooms speak of; [`identity`] has names for what the kernel numbers.
+//! [`status`], [`histogram`] and [`connections`] are what several rooms speak of; [`identity`] has names for what the kernel numbers.
 
 pub mod app;
 pub mod bpf;
@@ -17,6 +17,7 @@ pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod config;
+pub mod connections;
 mod duration;
 pub mod engine;
 pub mod event_log;
@@ -33,4 +34,5 @@ pub mod shutdown;
 mod size;
 pub mod snapshot;
 pub mod status;
+pub mod target;
 pub mod telemetry;

@@ -11,7 +11,7 @@ use ebpf_sidecar::cli::{Cli, Command, Output, Settings};
 use ebpf_sidecar::config::{self, ConfigError, Loaded};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::privileges::{self, Missing};
-use ebpf_sidecar::{app, collectors, telemetry};
+use ebpf_sidecar::{app, telemetry};
 
 fn main() -> ExitCode {
     give_memory_back();
@@ -45,9 +45,9 @@ fn dispatch(command: Command) -> Result<u8> {
         }
         Command::Check { settings, output } => {
             let config = load(&settings)?.config;
-            let (kernel, held) = (Kernel::probe(collectors::btf_names()), privileges::held()?);
+            let (kernel, held) = (Kernel::probe(app::btf_names()), privileges::held()?);
             let modules = app::plan(&config, &kernel);
-            let report = Report::new(&kernel, &held, &modules);
+            let report = Report::new(&kernel, &held, config.target.to_string(), &modules);
             match output {
                 Output::Human => print(&report.to_string())?,
                 Output::Json => print(&format!("{:#}\n", report.to_json()))?,

@@ -1,4 +1,4 @@
-//! Messages and services generated from `proto/`, and the one message that is not.
+//! Messages and services generated from `proto/`, and what is written without those.
 
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, skip_field};
@@ -15,12 +15,12 @@ mod generated {
 /// The descriptors of the above, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// `MetricFamily`, already in its bytes. As a tree of messages a snapshot would take many times its size, in pieces as
-/// small as a label.
+/// `MetricFamily` or `Connection`, already in its bytes. As a tree of messages a snapshot would take many times its size,
+/// in pieces as small as a label.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EncodedFamily(pub Vec<u8>);
+pub struct Encoded(pub Vec<u8>);
 
-impl Message for EncodedFamily {
+impl Message for Encoded {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         buf.put_slice(&self.0);
     }
@@ -29,7 +29,7 @@ impl Message for EncodedFamily {
         self.0.len()
     }
 
-    /// Nobody sends families to the daemon.
+    /// Nobody sends them to the daemon.
     fn merge_field(
         &mut self,
         tag: u32,

@@ -108,6 +108,8 @@ pub struct ModuleReport {
     pub reason: String,
     /// It is disabled because it would take something from unrelated work, and was not named.
     pub declined: bool,
+    /// It counts something; the others help those that do, and nothing is well because they are.
+    pub collects: bool,
     /// Its hooks, in use or not.
     pub hooks: Vec<HookReport>,
     /// Its programs that are loaded.
@@ -122,11 +124,9 @@ pub fn health(modules: &[ModuleReport]) -> Health {
     if wanted.peek().is_none() {
         return Health::Unhealthy;
     }
-    let (mut all, mut any) = (true, false);
-    for status in wanted {
-        all &= status == Status::Running;
-        any |= matches!(status, Status::Running | Status::Degraded);
-    }
+    let any =
+        modules.iter().any(|module| module.collects && matches!(module.status, Status::Running | Status::Degraded));
+    let all = wanted.all(|status| status == Status::Running);
     match (all, any) {
         (true, _) => Health::Healthy,
         (false, true) => Health::Degraded,
@@ -212,6 +212,7 @@ mod tests {
                 status,
                 reason: String::new(),
                 declined: false,
+                collects: true,
                 hooks: vec![],
                 programs: vec![],
                 maps: vec![],

@@ -100,6 +100,9 @@ fn another(key: &str) -> (&'static str, &'static str) {
         "events.max_files" => ("2", "2"),
         "events.max_size" => ("2MiB", "2MiB"),
         "events.output" => ("/log/events", "/log/events"),
+        "identity.cri_socket" | "identity.docker_socket" => ("/run/a.sock", "/run/a.sock"),
+        "identity.pod_name" | "identity.pod_namespace" => ("17", "\"17\""),
+        "identity.podman_storage" => ("off", "off"),
         "log.format" => ("json", "json"),
         "log.level" => ("warn", "warn"),
         "metrics.histogram_buckets" => ("0.00002,0.00004", "[0.00002, 0.00004]"),
@@ -109,6 +112,13 @@ fn another(key: &str) -> (&'static str, &'static str) {
         "server.grpc.address" | "server.http.address" => ("::", "\"::\""),
         "server.grpc.port" | "server.http.port" => ("0", "0"),
         "server.http.metrics_path" => ("/m", "/m"),
+        "target.cgroup" => ("/", "/"),
+        "target.comms" => ("curl, 17", "[curl, \"17\"]"),
+        "target.containers" => ("web,0123456789ab", "[web, 0123456789ab]"),
+        "target.descendants" => ("true", "true"),
+        "target.namespaces" => ("shop", "[shop]"),
+        "target.pids" => ("1,4194304", "[1, 4194304]"),
+        "target.ports" => ("80, 443", "[80, 443]"),
         key if key.ends_with("_file") => ("/tls/1", "/tls/1"),
         key => panic!("add a value for {key} to this table"),
     }
@@ -167,13 +177,25 @@ fn kubernetes_may_run_services_with_our_name() {
 }
 
 #[test]
-fn kubernetes_tells_the_name_of_the_node() {
+fn kubernetes_tells_the_names_of_node_and_pod() {
     let both = [("EBPF_SIDECAR_NODE_NAME", "ours"), ("NODE_NAME", "theirs")];
     assert_eq!(from_environment(&both).unwrap().config.node.name, "ours");
     assert_eq!(from_environment(&both[1..]).unwrap().config.node.name, "theirs");
     // A copy of the example file must not take the name away again.
     let loaded = load(Some(&example()), &both[1..], &[]).unwrap();
     assert_eq!(loaded.effective.origin_of("node.name"), Some("NODE_NAME"));
+    let pod = from_environment(&[("POD_NAME", "web-0"), ("POD_NAMESPACE", "shop")]).unwrap().config.identity;
+    assert_eq!((pod.pod_name.as_str(), pod.pod_namespace.as_str()), ("web-0", "shop"));
+}
+
+#[test]
+fn a_runtime_is_at_a_path_from_the_root() {
+    assert!(from_environment(&[("EBPF_SIDECAR_IDENTITY_CRI_SOCKET", "off")]).is_ok());
+    assert_eq!(
+        error_of("EBPF_SIDECAR_IDENTITY_CRI_SOCKET", "containerd.sock"),
+        "identity.cri_socket = containerd.sock (EBPF_SIDECAR_IDENTITY_CRI_SOCKET): \
+         expected a path from the root, off, or nothing for the usual places"
+    );
 }
 
 #[test]
@@ -199,6 +221,39 @@ fn a_variable_that_sets_nothing_is_an_error() {
 #[test]
 fn variables_of_others_are_not_ours() {
     assert!(from_environment(&[("EBPF_SIDECARS_PORT", "1"), ("EBPF_SIDECAR", "1"), ("PATH", "/bin")]).is_ok());
+}
+
+// What is watched
+
+#[test]
+fn a_target_that_cannot_be_is_refused() {
+    let too_many = vec!["1"; 1025].join(",");
+    for (key, value, shown, allowed) in [
+        ("target.pids", "0", "[0]", "expected whole numbers from 1 to 4194304"),
+        ("target.pids", "1,x", "[1, x]", "expected a whole number from 0 to 4294967295"),
+        ("target.ports", "70000", "[70000]", "expected a whole number from 0 to 65535"),
+        ("target.ports", "0", "[0]", "expected whole numbers from 1 to 65535"),
+        ("target.cgroup", "/no/such/one", "/no/such/one", "there is no such cgroup; expected a path"),
+        ("target.cgroup", "/a/../b", "/a/../b", "expected a path without"),
+        ("target.descendants", "perhaps", "perhaps", "expected true or false"),
+        ("target.pids", &too_many, "[1, 1", "expected at most 1024 values, found 1025"),
+    ] {
+        let (name, error) = (variable_of(key), error_of(&variable_of(key), value));
+        assert!(error.starts_with(&format!("{key} = {shown}")), "{error}");
+        assert!(error.contains(&format!(" ({name}): {allowed}")), "{error}");
+    }
+    assert_eq!(error_in("target: {comms: ['']}\n"), "target.comms = [\"\"] (FILE): a name cannot be empty");
+    assert!(error_in("target: {port: 80}\n").ends_with("did you mean target.ports?"));
+}
+
+#[test]
+fn a_target_is_a_list_however_it_is_written() {
+    let of = |text| File::new(text).load().unwrap().config.target;
+    for text in ["target: {pids: [1, 2]}\n", "target: {pids: \"1,2\"}\n", "target: {pids: ['1', 2]}\n"] {
+        assert_eq!(of(text).pids, [1, 2], "{text}");
+    }
+    assert_eq!(of("target: {ports: 80}\n").ports, [80]);
+    assert_eq!(of("target: {comms: [curl, 7]}\n").comms, ["curl", "7"]);
 }
 
 // Layers

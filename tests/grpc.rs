@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::client::cut_after;
 use common::client::proto::ebpf_metrics_client::EbpfMetricsClient;
 use common::client::proto::{self, MetricFilter, sample};
-use common::{Running, events, large, sampler, snapshot, start, start_default, start_telling, within};
+use common::{Running, UNKNOWN_PORT, events, large, sampler, snapshot, start, start_default, start_telling, within};
 use ebpf_sidecar::events::Kind;
 use ebpf_sidecar::server::{Config, Limits};
 use tokio::io::AsyncWriteExt;
@@ -180,7 +180,7 @@ async fn who_does_not_read_loses_events_and_is_told_how_many() {
     let mut stalled = client(&server).await.stream_events(told(None)).await.unwrap().into_inner();
     let mut brisk = client(&server).await.stream_events(told(None)).await.unwrap().into_inner();
     let (mut brisk_read, mut produced) = (0, 0);
-    while events.lost().unwrap()[2] < 1000 {
+    while events.fate().unwrap().lost[2] < 1000 {
         (0..1000).for_each(|_| teller.tell(Kind::Close, "curl", 443));
         produced += 1000;
         while brisk_read < produced {
@@ -189,7 +189,7 @@ async fn who_does_not_read_loses_events_and_is_told_how_many() {
             brisk_read += message.events.len() as u64;
         }
     }
-    let lost = events.lost().unwrap()[2];
+    let lost = events.fate().unwrap().lost[2];
     let (mut read, mut told_lost) = (0, 0);
     // The next ones that come through tell what was lost before them.
     while read + told_lost < produced {
@@ -364,4 +364,53 @@ async fn requests_that_are_too_large_are_refused() {
     let filter = MetricFilter { name_prefix: "x".repeat(100_000), ..MetricFilter::default() };
     let status = client(&server).await.get_metrics(filtered(filter)).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn connections_are_typed() {
+    let server = start_default().await;
+    let mut client = client(&server).await;
+    let mut list = async |request: proto::ListConnectionsRequest| client.list_connections(request).await;
+    let two = proto::ListConnectionsRequest { limit: Some(2), ..Default::default() };
+    let answer = list(two).await.unwrap().into_inner();
+    assert_eq!((answer.node.as_str(), answer.live, answer.total), ("node-1", 1 << 40, 2));
+    assert_eq!(answer.timestamp_unix_nano, 1_700_000_000_500_000_000);
+    let bare = proto::Connection {
+        role: "unknown".into(),
+        state: "close_wait".into(),
+        netns: 4_026_531_840,
+        src_ip: "::1".into(),
+        src_port: 40_000,
+        dst_ip: "::1".into(),
+        dst_port: 80,
+        congestion_state: "open".into(),
+        ..Default::default()
+    };
+    let full = proto::Connection {
+        comm: Some(common::ODD.into()),
+        pid: Some(4242),
+        container: Some(proto::Container {
+            container_id: "0123456789ab".into(),
+            container_name: "web".into(),
+            pod_name: "web-0".into(),
+            pod_namespace: "shop".into(),
+        }),
+        role: "client".into(),
+        state: "established".into(),
+        src_ip: "10.0.0.5".into(),
+        dst_ip: "2001:db8::1".into(),
+        dst_port: 443,
+        congestion_control: Some("cubic".into()),
+        duration_seconds: Some(1.5),
+        bytes_sent: Some(u64::MAX - 1),
+        ..bare.clone()
+    };
+    assert_eq!(answer.connections, [full, bare]);
+
+    let wrong = proto::ListConnectionsRequest { limit: Some(0), ..Default::default() };
+    let refused = list(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("limit: "), "{}", refused.message());
+    let unknown = proto::ListConnectionsRequest { dst_port: Some(UNKNOWN_PORT.into()), ..Default::default() };
+    assert_eq!(list(unknown).await.unwrap_err().code(), Code::FailedPrecondition);
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::client::{converse, cut_after, get, narrow, parse, send};
-use common::{large, sampler, snapshot, start, start_default, within};
+use common::{UNKNOWN_PORT, large, sampler, snapshot, start, start_default, within};
 use ebpf_sidecar::server::{BindError, Config, Limits, Servers};
 use flate2::read::GzDecoder;
 use serde_json::json;
@@ -63,7 +63,12 @@ async fn head_has_the_headers_of_get_and_no_body() {
 #[tokio::test]
 async fn the_api_is_json() {
     let server = start_default().await;
-    for (path, member) in [("/api/v1/stats", "total_metrics"), ("/api/v1/modules", "modules"), ("/health", "alive")] {
+    for (path, member) in [
+        ("/api/v1/stats", "total_metrics"),
+        ("/api/v1/modules", "modules"),
+        ("/api/v1/connections", "total"),
+        ("/health", "alive"),
+    ] {
         let reply = get(server.http, path).await;
         assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")), "{path}");
         assert!(reply.json().get(member).is_some(), "{path}");
@@ -73,6 +78,103 @@ async fn the_api_is_json() {
     assert_eq!((&health["ready"], &health["alive"]), (&json!(true), &json!(true)));
     assert_eq!(health["modules"], json!({"tcp": "running", "drops": "degraded"}));
     assert!(health["timestamp"].is_u64());
+}
+
+#[tokio::test]
+async fn connections_are_listed_with_what_is_known_of_them() {
+    let server = start_default().await;
+    let body = get(server.http, "/api/v1/connections?limit=2").await.json();
+    let full = json!({
+        "comm": common::ODD,
+        "pid": 4242,
+        "container": {
+            "container_id": "0123456789ab",
+            "container_name": "web",
+            "pod_name": "web-0",
+            "pod_namespace": "shop",
+        },
+        "role": "client",
+        "state": "established",
+        "netns": 4_026_531_840u32,
+        "src_ip": "10.0.0.5",
+        "src_port": 40_000,
+        "dst_ip": "2001:db8::1",
+        "dst_port": 443,
+        "congestion_control": "cubic",
+        "congestion_state": "open",
+        "duration_seconds": 1.5,
+        "bytes_sent": u64::MAX - 1,
+    });
+    let bare = json!({
+        "role": "unknown",
+        "state": "close_wait",
+        "netns": 4_026_531_840u32,
+        "src_ip": "::1",
+        "src_port": 40_000,
+        "dst_ip": "::1",
+        "dst_port": 80,
+        "congestion_state": "open",
+    });
+    let node = json!({
+        "node": "node-1",
+        "timestamp": 1_700_000_000.5,
+        "live": 1u64 << 40,
+        "total": 2,
+        "connections": [full, bare],
+    });
+    assert_eq!(body, node);
+    let all = get(server.http, "/api/v1/connections").await.json();
+    assert_eq!(all["connections"].as_array().unwrap().len(), 100, "unless another number is asked for");
+}
+
+#[tokio::test]
+async fn what_connections_cannot_be_asked_is_named() {
+    let server = start_default().await;
+    for (query, parts) in [
+        ("colour=red", &["colour: ", "sort, limit, comm"][..]),
+        ("limit=5&limit=5", &["limit: ", "twice"]),
+        ("limit=ten", &["limit: ", "1 to 10000"]),
+        ("limit", &["limit: "]),
+        ("=1", &["no such parameter"]),
+        ("sort=%62eauty", &["sort: \"beauty\" is none of ", "rtt_us"]),
+        ("dst_port=0", &["dst_port: "]),
+    ] {
+        let reply = get(server.http, &format!("/api/v1/connections?{query}")).await;
+        let error = reply.json()["error"].as_str().unwrap().to_owned();
+        assert_eq!(reply.status, 400, "{query}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{query}: {error}");
+    }
+    let unknown = get(server.http, &format!("/api/v1/connections?dst_port={UNKNOWN_PORT}")).await;
+    assert_eq!(unknown.status, 503);
+    let error = "connections are not known, as tcp is not running: as the test wants it";
+    assert_eq!(unknown.json(), json!({ "error": error }));
+}
+
+/// Those who do not read what they asked for hold their rows, and no more than there is room for.
+#[tokio::test]
+async fn stalled_readers_of_long_lists_leave_room_for_short_ones() {
+    let server = start_default().await;
+    let request = b"GET /api/v1/connections?limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        let mut client = narrow(server.http).await;
+        client.write_all(request).await.unwrap();
+        client.read_exact(&mut [0; 15]).await.unwrap();
+        stalled.push(client);
+    }
+    for _ in 0..20 {
+        assert_eq!(get(server.http, "/api/v1/connections?limit=50").await.status, 200);
+    }
+    assert_eq!(get(server.http, "/api/v1/connections?limit=10000").await.status, 200, "the fourth quarter");
+    // The last quarter, and one more, which waits for somebody to go.
+    let mut fourth = narrow(server.http).await;
+    fourth.write_all(request).await.unwrap();
+    fourth.read_exact(&mut [0; 15]).await.unwrap();
+    let waiting = tokio::spawn(async move { get(server.http, "/api/v1/connections?limit=10000").await.status });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    drop(stalled);
+    assert_eq!(within(waiting).await.unwrap(), 200);
 }
 
 #[tokio::test]
@@ -134,7 +236,7 @@ async fn a_token_is_needed_except_by_probes() {
     for path in ["/health", "/readiness", "/liveness"] {
         assert_eq!(status(path, &[]).await.status, 200, "{path}");
     }
-    for path in ["/", "/metrics", "/api/v1/stats", "/api/v1/modules"] {
+    for path in ["/", "/metrics", "/api/v1/stats", "/api/v1/connections", "/api/v1/modules"] {
         let refused = status(path, &[]).await;
         assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")), "{path}");
         assert_eq!(status(path, &["Authorization: bearer s3cret"]).await.status, 200, "{path}");

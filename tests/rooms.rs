@@ -8,29 +8,31 @@ use std::path::{Path, PathBuf};
 /// called so, or ends so, may be named of it: a room owns its settings, and the one that reads files gathers them. `lib.rs`
 /// lists the rooms and names none.
 const ROOMS: &str = "
-    main       -> app check cli collectors config kernel privileges telemetry
-    app        -> bpf collectors config engine event_log events histogram identity kernel privileges sampler server shutdown status
+    main       -> app check cli config kernel privileges telemetry
+    app        -> bpf collectors config engine event_log events histogram identity kernel privileges sampler server shutdown status target
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration event_log(Config) histogram server(Config) telemetry(Config)
-    server     -> events exposition histogram proto sampler shutdown snapshot status
-    exposition -> events histogram identity proto snapshot status
-    engine     -> bpf collectors histogram kernel sampler snapshot status
-    collectors -> bpf duration events histogram identity kernel snapshot status
+    config     -> collectors(ALL,Config,resolve) duration event_log(Config) histogram identity(Config) server(Config) target(Config) telemetry(Config)
+    server     -> connections events exposition histogram proto sampler shutdown snapshot status
     event_log  -> events exposition size
+    exposition -> connections events histogram identity proto snapshot status
+    engine     -> bpf collectors connections histogram identity kernel sampler snapshot status target
+    collectors -> bpf connections duration events histogram identity kernel snapshot status target
+    sampler    -> connections snapshot status
     events     -> identity
-    sampler    -> snapshot status
     bpf        -> kernel status
     snapshot   -> histogram status
+    connections -> identity
     duration   ->
     histogram  ->
-    identity   ->
+    identity   -> bpf kernel status
     kernel     ->
     privileges ->
     proto      ->
     shutdown   ->
     size       ->
     status     ->
+    target     -> bpf identity
     telemetry  ->
 ";
 

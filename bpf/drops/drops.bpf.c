@@ -102,20 +102,21 @@ static __always_inline void protocol_of(struct drops_key *key, struct sk_buff *s
 
 /*
  * By the record that the tcp programs keep. skc_num is 0 once the connection is closed, inet_sport stays; the verifier
- * takes what skb->sk points to for no more than a struct sock.
+ * takes what skb->sk points to for no more than a struct sock. False if the socket is not watched.
  */
-static __always_inline void tcp_socket(struct drops_key *key, struct sock *sk)
+static __always_inline bool tcp_socket(struct drops_key *key, struct sock *sk)
 {
 	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 
 	if (!conn)
-		return;
+		return watches_all();
 	if (conn->tgid)
 		who_of_conn(&key->who, conn);
 	if (conn->role == ROLE_CLIENT)
 		key->dst_port = bpf_ntohs(sk->__sk_common.skc_dport);
 	else if (conn->role == ROLE_SERVER || conn->phase == PHASE_LISTENING)
 		key->dst_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	return counts(conn);
 }
 
 /*
@@ -129,44 +130,50 @@ static __always_inline __u16 udp_port(struct sock_common *sk, bool receives)
 	return receives ? sk->skc_num : 0;
 }
 
-static __always_inline void socket_of(struct drops_key *key, struct sock *sk, bool receives)
+/* False if it is not watched; only of a TCP socket the process is known. */
+static __always_inline bool socket_of(struct drops_key *key, struct sock *sk, bool receives)
 {
 	struct sock_common *common = &sk->__sk_common;
+	bool nobody = !watches_by_process();
 
 	if (common->skc_family == AF_UNIX && key->protocol == PROTOCOL_UNKNOWN)
 		key->protocol = PROTOCOL_UNIX;
 	else if (common->skc_family == AF_NETLINK && key->protocol == PROTOCOL_UNKNOWN)
 		key->protocol = PROTOCOL_NETLINK;
 	if (common->skc_family != AF_INET && common->skc_family != AF_INET6)
-		return;
+		return nobody;
 	/* These two are no whole sockets. */
 	if (common->skc_state == TCP_TIME_WAIT)
-		return;
+		return nobody;
 	if (common->skc_state == TCP_NEW_SYN_RECV) {
 		key->dst_port = common->skc_num;
-		return;
+		return nobody;
 	}
 	if (sk->sk_protocol == IPPROTO_TCP)
-		tcp_socket(key, sk);
-	else if (sk->sk_protocol == IPPROTO_UDP)
+		return tcp_socket(key, sk);
+	if (sk->sk_protocol == IPPROTO_UDP)
 		key->dst_port = udp_port(common, receives);
+	return nobody;
 }
 
 static __always_inline void on_drop(struct sk_buff *skb, void *location, __u32 reason, struct sock *receiver)
 {
 	struct drops_key key = { .reason = reason };
 	__u64 now = bpf_ktime_get_ns();
+	bool watched = !watches_by_process();
 	struct drops_counts *counts;
 	struct sock *sk;
 
 	protocol_of(&key, skb);
 	if (receiver) {
-		socket_of(&key, receiver, true);
+		watched = socket_of(&key, receiver, true);
 	} else if (skb_has_socket(skb)) {
 		sk = skb->sk;
 		if (sk)
-			socket_of(&key, sk, false);
+			watched = socket_of(&key, sk, false);
 	}
+	if (!watched || !watches_port(key.dst_port))
+		return;
 	key.function = function_at(location, now);
 	counts = SLOT_COUNTS(drops, &key, now);
 	if (counts)

@@ -8,6 +8,7 @@
 #include "cost.bpf.h"
 #include "effect.bpf.h"
 #include "maps.bpf.h"
+#include "target.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -53,6 +54,8 @@ static __always_inline void called(const struct fadvise_args *args, int result)
 	struct fadvise_call *call;
 	__u32 slot;
 
+	if (!watches_current())
+		return;
 	who_current(&key.who);
 	key.advice = (__u32)args->advice < FADVISE_INVALID ? args->advice : FADVISE_INVALID;
 	slot = SLOT_FIND(calls, &key, now);
@@ -106,7 +109,7 @@ int BPF_PROG(fadvise_evicted, struct folio *folio)
 {
 	__u64 begin = cost_begin(&fadvise_evicted_cost);
 
-	if (in_dontneed())
+	if (in_dontneed() && watches_current())
 		evict(folio);
 	cost_end(&fadvise_evicted_cost, begin);
 	return 0;

@@ -99,11 +99,11 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 }
 
 /*
- * The cgroup that a folio is charged to, as its number in the hierarchy of the memory controller; 0 if it is charged to
- * none, as when there is no such controller. After 6.18, and by 7.2, there are object cgroups that are root ones, and
- * folios of files point to an object cgroup instead.
+ * The cgroup that a folio is charged to, in the hierarchy of the memory controller; NULL if it is charged to none, as
+ * when there is no such controller. After 6.18, and by 7.2, there are object cgroups that are root ones, and folios of
+ * files point to an object cgroup instead.
  */
-static __always_inline __u64 folio_cgroup(struct folio *folio)
+static __always_inline struct cgroup *folio_cgroup(struct folio *folio)
 {
 	unsigned long data = 0;
 	struct mem_cgroup *memcg;
@@ -114,11 +114,20 @@ static __always_inline __u64 folio_cgroup(struct folio *folio)
 		data = ((struct page *)folio)->memcg_data;
 	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
 	if (!data)
-		return 0;
+		return NULL;
 	memcg = (struct mem_cgroup *)data;
 	if (bpf_core_field_exists(struct obj_cgroup, is_root))
 		memcg = BPF_CORE_READ((struct obj_cgroup *)data, memcg);
-	return BPF_CORE_READ(memcg, css.cgroup, kn, id);
+	return BPF_CORE_READ(memcg, css.cgroup);
+}
+
+/* It is read under RCU since 6.15 (commit 633488947ef6, "kernfs: Use RCU to access kernfs_node::parent"), by another
+ * name. */
+static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *node)
+{
+	if (bpf_core_field_exists(struct kernfs_node___rcu, __parent))
+		return BPF_CORE_READ((struct kernfs_node___rcu *)node, __parent);
+	return BPF_CORE_READ(node, parent);
 }
 
 /*

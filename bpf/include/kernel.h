@@ -14,6 +14,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
@@ -87,10 +88,11 @@ enum {
 };
 
 enum {
-	SOCK_DONE = 1,           /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
-	SHUTDOWN_MASK = 3,       /* include/net/sock.h */
-	TCP_CHRONO_MAX = 3,      /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
-	PF_KTHREAD = 0x00200000, /* task_struct.flags, include/linux/sched.h */
+	SOCK_DONE = 1,                      /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
+	SHUTDOWN_MASK = 3,                  /* include/net/sock.h */
+	TCP_CHRONO_MAX = 3,                 /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
+	TCP_INFINITE_SSTHRESH = 0x7fffffff, /* include/net/tcp.h */
+	PF_KTHREAD = 0x00200000,            /* task_struct.flags, include/linux/sched.h */
 };
 
 enum {
@@ -113,6 +115,9 @@ enum {
 	/* pt_regs.pstate, arch/arm64/include/asm/ptrace.h: of a 32-bit process */
 	PSR_MODE32_BIT = 0x00000010,
 };
+
+/* cgroup_subsys_state.flags, include/linux/cgroup-defs.h */
+enum { CSS_ONLINE = 1 << 1 };
 
 /* include/linux/fs.h */
 #define MAX_LFS_FILESIZE 0x7fffffffffffffffULL
@@ -186,6 +191,7 @@ struct sock {
 	atomic_t sk_drops;
 	int sk_err;
 	__u32 sk_ack_backlog;
+	unsigned long sk_pacing_rate; /* bytes a second; all bits set: without bound */
 	__u16 sk_protocol;
 	__u8 sk_shutdown;
 };
@@ -195,11 +201,30 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct tcp_congestion_ops {
+	char name[16];
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	__u32 icsk_rto;
+	__u32 icsk_pmtu_cookie;
+	const struct tcp_congestion_ops *icsk_ca_ops;
 	__u8 icsk_ca_state : 5;
 	__u8 icsk_pending;
+	__u8 icsk_backoff;
+	struct {
+		__u32 lrcvtime;
+		__u16 rcv_mss;
+	} icsk_ack;
+};
+
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
 };
 
 struct tcp_sock {
@@ -219,6 +244,23 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 	__u32 dsack_dups;
 	__u32 total_retrans;
+	__u32 data_segs_in, data_segs_out;
+	__u32 delivered, delivered_ce;
+	__u32 rcv_ooopack;
+	__u32 mdev_us;
+	struct minmax rtt_min;
+	struct {
+		__u32 rtt_us;
+	} rcv_rtt_est;
+	__u32 snd_cwnd, snd_ssthresh;
+	__u32 mss_cache;
+	__u16 advmss;
+	__u32 packets_out, sacked_out, lost_out, retrans_out;
+	__u32 reordering, reord_seen;
+	__u32 copied_seq, rcv_nxt;
+	__u32 snd_wnd, rcv_wnd;
+	__u32 rate_delivered, rate_interval_us;
+	__u32 lsndtime, rcv_tstamp;
 };
 
 struct sk_buff {
@@ -272,6 +314,7 @@ struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	char comm[16];
 	struct files_struct *files;
@@ -297,22 +340,42 @@ struct address_space {
 	struct inode *host;
 };
 
-struct kernfs_node {
-	__u64 id;
+struct list_head {
+	struct list_head *next;
 };
 
-struct cgroup_root {
-	int hierarchy_id;
+struct kernfs_node {
+	__u64 id;
+	struct kernfs_node *parent; /* until 6.14: read it through kernfs_parent() */
+	const char *name;
+};
+
+/* Since 6.15. */
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
+};
+
+struct cgroup_root;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct list_head sibling;
+	struct list_head children;
+	unsigned int flags;
+	struct cgroup_subsys_state *parent;
 };
 
 struct cgroup {
+	struct cgroup_subsys_state self;
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
 };
 
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
+struct cgroup_root {
+	unsigned int subsys_mask;
+	int hierarchy_id;
+	struct cgroup cgrp;
 };
 
 /* The numbers are those of the running kernel. */
@@ -397,6 +460,12 @@ struct bpf_map;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct bpf_iter__task_file {

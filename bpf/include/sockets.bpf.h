@@ -5,6 +5,7 @@
 
 #include "ends.h"
 #include "kernel.h"
+#include "target.bpf.h"
 #include "who.h"
 #include <bpf/bpf_helpers.h>
 
@@ -42,8 +43,9 @@ struct tcp_conn {
 	__u32 before; /* owner before the walk over open files changed it */
 	__u32 seen;   /* walk that found the owner still holding the socket */
 	__u8 role;
-	__u8 older; /* than the daemon: its age is not known */
-	__u8 pad[6];
+	__u8 watched; /* its owner is; without one, nobody in particular is watched */
+	__u8 adopted; /* start_ns is when we first saw it, not when it began */
+	__u8 pad[5];
 };
 _Static_assert(sizeof(struct tcp_conn) <= 120, "tcp_conn must fit kmalloc-192 together with the kernel's header of 72");
 
@@ -52,6 +54,15 @@ static __always_inline void who_of_conn(struct who *who, const struct tcp_conn *
 {
 	__builtin_memcpy(who->comm, conn->comm, sizeof(who->comm));
 	who->cgroup = conn->cgroup;
+}
+
+/*
+ * Whether what the socket does is counted now. If not, nothing is, and no counter is marked as reported: should a
+ * watched process turn out to be the owner, all that the connection did is counted.
+ */
+static __always_inline bool counts(const struct tcp_conn *conn)
+{
+	return watches_all() || (conn->watched && watches_workload(conn->cgroup));
 }
 
 /*

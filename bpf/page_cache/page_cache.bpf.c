@@ -9,6 +9,7 @@
 #include "page_cache.h"
 #include "slots.bpf.h"
 #include "syscall.bpf.h"
+#include "target.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -32,12 +33,12 @@ COST(page_cache_lookup);
 COST(page_cache_lookup_fexit);
 
 /*
- * Which device the pages belong to, 0 if they are not counted. A block device that is read itself, as for the metadata
- * of many file systems, counts as what it is, not as the pseudo file system that it lives in. Pages of tmpfs, shared
- * memory among them, come without a tracepoint and go with one: of those nothing is known. Huge pages are set aside for
- * good, and are no cache.
+ * Which device the pages of an inode belong to, 0 if they are not counted. A block device that is read itself, as for
+ * the metadata of many file systems, counts as what it is, not as the pseudo file system that it lives in. Pages of
+ * tmpfs, shared memory among them, come without a tracepoint and go with one: of those nothing is known. Huge pages are
+ * set aside for good, and are no cache.
  */
-static __always_inline __u32 device_of(struct inode *inode)
+static __always_inline __u32 device_of_inode(struct inode *inode)
 {
 	struct super_block *sb = inode->i_sb;
 
@@ -50,6 +51,11 @@ static __always_inline __u32 device_of(struct inode *inode)
 	default:
 		return sb->s_dev;
 	}
+}
+
+static __always_inline __u32 device_of(struct address_space *mapping)
+{
+	return mapping && mapping->host ? device_of_inode(mapping->host) : 0;
 }
 
 /* The slots of the pages that came or went last on this CPU: most likely those of the next ones, too. */
@@ -71,69 +77,92 @@ static __always_inline struct recent *my_recent(void)
 	return bpf_map_lookup_elem(&recent, &zero);
 }
 
-/* The counters of the current process and the device on this CPU; NULL if the pages are not counted. */
-static __always_inline struct page_cache_pages_counts *pages_of(struct address_space *mapping, __u64 now)
+/* The counters of the current process and the device on this CPU; NULL if it is not watched. */
+static __always_inline struct page_cache_pages_counts *pages_of(__u32 device, __u64 now)
 {
-	struct page_cache_pages_key key = {};
+	struct page_cache_pages_key key = { .device = device };
 	struct recent *last = my_recent();
 
-	if (!last || !mapping || !mapping->host)
-		return NULL;
-	key.device = device_of(mapping->host);
-	if (!key.device)
+	if (!last || !watches_current())
 		return NULL;
 	who_current(&key.who);
 	return SLOT_COUNTS_AGAIN(pages, &key, now, &last->pages);
 }
 
-/* The counters of the cgroup that the pages are charged to, on this CPU; NULL if there is none. */
+/* The counters of the cgroup that the pages are charged to, on this CPU; NULL if there is none, or it is not watched.
+ */
 static __always_inline struct page_cache_cgroup_counts *cgroup_of(struct folio *folio, __u64 now)
 {
-	__u64 cgroup = folio_cgroup(folio);
+	struct cgroup *memory = folio_cgroup(folio);
 	struct recent *last = my_recent();
+	__u64 id;
 
-	return cgroup && last ? SLOT_COUNTS_AGAIN(cgroups, &cgroup, now, &last->cgroup) : NULL;
+	if (!memory || !last || !watches_memory(memory))
+		return NULL;
+	id = BPF_CORE_READ(memory, kn, id);
+	return SLOT_COUNTS_AGAIN(cgroups, &id, now, &last->cgroup);
+}
+
+static __always_inline void added(struct folio *folio)
+{
+	__u64 pages = folio_pages(folio), now = bpf_ktime_get_ns();
+	__u32 device = device_of(folio_mapping(folio));
+	struct page_cache_cgroup_counts *charged;
+	struct page_cache_pages_counts *counts;
+
+	if (!device)
+		return;
+	counts = pages_of(device, now);
+	if (counts)
+		counts->added += pages;
+	charged = cgroup_of(folio, now);
+	if (charged)
+		charged->added += pages;
 }
 
 /* By then they are charged. */
 SEC("tp_btf/mm_filemap_add_to_page_cache")
 int BPF_PROG(page_cache_added, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_added_cost), now = bpf_ktime_get_ns();
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
-	struct page_cache_cgroup_counts *charged;
+	__u64 begin = cost_begin(&page_cache_added_cost);
 
-	if (counts) {
-		counts->added += folio_pages(folio);
-		charged = cgroup_of(folio, now);
-		if (charged)
-			charged->added += folio_pages(folio);
-	}
+	added(folio);
 	cost_end(&page_cache_added_cost, begin);
 	return 0;
+}
+
+static __always_inline void evicted(struct folio *folio)
+{
+	__u64 pages = folio_pages(folio), now = bpf_ktime_get_ns();
+	__u32 device = device_of(folio_mapping(folio));
+	struct page_cache_cgroup_counts *charged;
+	struct page_cache_pages_counts *counts;
+
+	if (!device)
+		return;
+	counts = pages_of(device, now);
+	if (counts)
+		counts->evicted += pages;
+	charged = cgroup_of(folio, now);
+	if (charged)
+		charged->evicted += pages;
 }
 
 /* They still are. */
 SEC("tp_btf/mm_filemap_delete_from_page_cache")
 int BPF_PROG(page_cache_evicted, struct folio *folio)
 {
-	__u64 begin = cost_begin(&page_cache_evicted_cost), now = bpf_ktime_get_ns();
-	struct page_cache_pages_counts *counts = pages_of(folio_mapping(folio), now);
-	struct page_cache_cgroup_counts *charged;
+	__u64 begin = cost_begin(&page_cache_evicted_cost);
 
-	if (counts) {
-		counts->evicted += folio_pages(folio);
-		charged = cgroup_of(folio, now);
-		if (charged)
-			charged->evicted += folio_pages(folio);
-	}
+	evicted(folio);
 	cost_end(&page_cache_evicted_cost, begin);
 	return 0;
 }
 
 static __always_inline void dirtied(struct folio *folio, struct address_space *mapping)
 {
-	struct page_cache_pages_counts *counts = pages_of(mapping, bpf_ktime_get_ns());
+	__u32 device = device_of(mapping);
+	struct page_cache_pages_counts *counts = device ? pages_of(device, bpf_ktime_get_ns()) : NULL;
 
 	if (counts)
 		counts->dirtied += folio_pages(folio);
@@ -164,6 +193,8 @@ static __always_inline void missed(void)
 	struct page_cache_reader_counts *counts;
 	struct who who = {};
 
+	if (!watches_current())
+		return;
 	who_current(&who);
 	counts = SLOT_COUNTS(readers, &who, bpf_ktime_get_ns());
 	if (counts)
@@ -276,6 +307,8 @@ static __always_inline void lookup(struct address_space *mapping, __u64 index, _
 	struct who who = {};
 	__u64 end;
 
+	if (!watches_current())
+		return;
 	step = bpf_task_storage_get(&read_steps, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!step) {
 		add(&read_steps_missed, 1);

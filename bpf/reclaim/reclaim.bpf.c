@@ -8,6 +8,7 @@
 #include "kernel.h"
 #include "reclaim.h"
 #include "slots.bpf.h"
+#include "target.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -38,6 +39,8 @@ static __always_inline void stall_begin(__u32 scope)
 	struct reclaim_mark mark = { .begin_ns = bpf_ktime_get_ns(), .scope = scope };
 	__u32 tid = bpf_get_current_pid_tgid();
 
+	if (!watches_current())
+		return;
 	if (bpf_map_update_elem(&marks, &tid, &mark, BPF_ANY))
 		add(&marks_full, 1);
 }
@@ -51,7 +54,7 @@ static __always_inline void stall_end(__u32 scope)
 	__u64 now, begin;
 	__u32 slot;
 
-	if (!mark) /* it began before we came */
+	if (!mark) /* it began before we came, or is not watched */
 		return;
 	now = bpf_ktime_get_ns();
 	begin = mark->scope == scope ? mark->begin_ns : 0;

@@ -26,6 +26,12 @@ static __always_inline struct tcp_conn *conn_of(const struct sock *sk)
 	return conn && conn->phase != PHASE_NONE ? conn : NULL;
 }
 
+/* Without a record, of a socket or of nobody's: only if no process is asked for, and by the port that it is about. */
+static __always_inline bool is_counted(const struct tcp_conn *conn, __u16 port)
+{
+	return conn ? counts(conn) : !watches_by_process() && watches_port(port);
+}
+
 static __always_inline void count_segments(const struct retransmit_key *key, __u64 n, __u64 now)
 {
 	__u32 slot = SLOT_FIND(segments, key, now);
@@ -102,6 +108,8 @@ static __always_inline void on_retransmit(const struct sock *sk, const struct sk
 	if (!tp)
 		return;
 	conn = conn_of(sk);
+	if (!is_counted(conn, 0))
+		return;
 	segs = BPF_CORE_READ(cb, tcp_gso_segs);
 	if (conn && conn->phase != PHASE_LISTENING)
 		gained = newly_counted(tp, conn);
@@ -162,6 +170,8 @@ static __always_inline void on_synack(const struct sock *sk, const struct reques
 	struct retransmit_key key = { .role = ROLE_SERVER, .kind = KIND_SYNACK, .state = TCP_SYN_RECV };
 	struct tcp_conn *conn = conn_of(sk);
 
+	if (!is_counted(conn, ends->skc_num) || !watches_port(ends->skc_num))
+		return;
 	if (conn)
 		who_of_conn(&key.who, conn);
 	destination(key.dst_ip, &key.dst_port, ends, ROLE_SERVER, ends->skc_num);
@@ -201,24 +211,28 @@ static __always_inline __u16 listening_port(struct tcp_sock *tp, const struct tc
 	return 0;
 }
 
-/* Whose reset it is, if that is known. */
-static __always_inline bool reset_of(struct retransmit_reset_key *key, const struct sock *sk)
+/* Whose reset it is; NULL if that is not known. */
+static __always_inline struct tcp_conn *reset_of(struct retransmit_reset_key *key, const struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk); /* not of TIME_WAIT, nor of a request */
 	struct tcp_conn *conn = tp ? conn_of(sk) : NULL;
 
 	if (!conn)
-		return false;
+		return NULL;
 	who_of_conn(&key->who, conn);
 	key->dst_port = listening_port(tp, conn);
-	return true;
+	return conn;
 }
 
-static __always_inline void count_reset(const struct retransmit_reset_key *key)
+static __always_inline void count_reset(const struct retransmit_reset_key *key, const struct tcp_conn *conn)
 {
-	__u32 slot = SLOT_FIND(resets, key, bpf_ktime_get_ns());
-	struct retransmit_resets *r = bpf_map_lookup_elem(&resets, &slot);
+	struct retransmit_resets *r;
+	__u32 slot;
 
+	if (!is_counted(conn, key->dst_port))
+		return;
+	slot = SLOT_FIND(resets, key, bpf_ktime_get_ns());
+	r = bpf_map_lookup_elem(&resets, &slot);
 	if (r)
 		add(&r->count, 1);
 }
@@ -231,10 +245,11 @@ static __always_inline void count_reset(const struct retransmit_reset_key *key)
 static __always_inline void on_reset_sent(const struct sock *sk, const struct sk_buff *skb, __u32 reason)
 {
 	struct retransmit_reset_key key = { .reason = reason };
+	struct tcp_conn *conn = sk ? reset_of(&key, sk) : NULL;
 
-	if (!(sk && reset_of(&key, sk)) && skb)
+	if (!conn && skb)
 		key.dst_port = wanted_port(skb);
-	count_reset(&key);
+	count_reset(&key, conn);
 }
 
 SEC("tp_btf/tcp_send_reset")
@@ -267,8 +282,7 @@ int BPF_PROG(retransmit_reset_received, struct sock *sk)
 	struct retransmit_reset_key key = { .reason = RESET_WITHOUT_REASON, .received = 1 };
 	__u64 begin = cost_begin(&retransmit_reset_received_cost);
 
-	reset_of(&key, sk);
-	count_reset(&key);
+	count_reset(&key, reset_of(&key, sk));
 	cost_end(&retransmit_reset_received_cost, begin);
 	return 0;
 }

@@ -22,14 +22,18 @@ static __always_inline struct tcp_missed *my_missed(void)
 	return bpf_map_lookup_elem(&missed, &zero);
 }
 
+/* NULL also where not everything is counted: there is nothing to hold against the kernel's counters then. */
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
 	struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 	__u64 id = net_id(net);
-	struct tcp_namespace *ns = bpf_map_lookup_elem(&namespaces, &id);
 	struct tcp_namespace new = { .inum = BPF_CORE_READ(net, ns.inum) };
+	struct tcp_namespace *ns;
 	struct tcp_missed *mine;
 
+	if (!watches_all())
+		return NULL;
+	ns = bpf_map_lookup_elem(&namespaces, &id);
 	if (ns)
 		return ns;
 	bpf_map_update_elem(&namespaces, &id, &new, BPF_NOEXIST);

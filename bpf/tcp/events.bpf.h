@@ -65,7 +65,7 @@ static __always_inline void describe(struct tcp_event *event, struct tcp_sock *t
 /* What was just accounted; sequence numbers of a client begin with its SYN. */
 static __always_inline void describe_end(struct tcp_event *event, struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
 {
-	event->duration_ns = conn->older || !conn->start_ns ? 0 : now - conn->start_ns;
+	event->duration_ns = conn->adopted || !conn->start_ns ? 0 : now - conn->start_ns;
 	event->sent = conn->sent - (conn->role == ROLE_CLIENT && conn->sent);
 	event->received = conn->received;
 	event->segs_out = tp->segs_out;
@@ -79,17 +79,17 @@ static __noinline int write_event(struct tcp_sock *tp, struct tcp_conn *conn, __
 {
 	__u32 zero = 0;
 	void *ring = bpf_map_lookup_elem(&events, &zero);
-	struct tcp_event_counts *counts = bpf_map_lookup_elem(&event_counts, &zero);
+	struct tcp_event_counts *total = bpf_map_lookup_elem(&event_counts, &zero);
 	struct tcp_event *event;
 	__u32 index = type;
 
 	barrier_var(index); /* the compiler knows its bounds, and the verifier does not */
-	if (!ring || !counts || index >= EVENT_TYPES)
+	if (!ring || !total || index >= EVENT_TYPES)
 		return 0;
-	add(&counts->produced[index], 1);
+	add(&total->produced[index], 1);
 	event = bpf_ringbuf_reserve(ring, sizeof(*event), 0);
 	if (!event) {
-		add(&counts->lost[index], 1);
+		add(&total->lost[index], 1);
 		return 0;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
@@ -106,7 +106,7 @@ static __always_inline void tell(struct tcp_sock *tp, struct tcp_conn *conn, __u
 {
 	__u32 zero = 0;
 
-	if (bpf_map_lookup_elem(&events, &zero))
+	if (bpf_map_lookup_elem(&events, &zero) && counts(conn))
 		write_event(tp, conn, now, type, reason);
 }
 

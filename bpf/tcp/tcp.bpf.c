@@ -8,6 +8,7 @@
 #include "cost.bpf.h"
 #include "events.bpf.h"
 #include "maps.bpf.h"
+#include "rows.bpf.h"
 #include "who.bpf.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -34,6 +35,7 @@ static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct 
 	conn->tgid = task->tgid;
 	process_comm(conn->comm, task);
 	conn->cgroup = cgroup_number(task_cgroup(task));
+	conn->watched = watches_process(task);
 	conn->series = 0;
 	conn->timing = 0;
 }
@@ -75,18 +77,30 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 	conn->before = 0;
 	conn->seen = 0;
 	conn->role = role;
-	conn->older = 0;
+	conn->adopted = 0;
 }
 
-/* CLOSE -> SYN_SENT, in connect(). */
+/* Without a record nothing of a socket is counted, nor asked any more. */
+static __always_inline void pass_over(struct sock *sk)
+{
+	bpf_sk_storage_delete(&sockets, sk);
+}
+
+/* CLOSE -> SYN_SENT, in connect(). The socket may have been connected before. */
 static __always_inline void on_connect(struct sock *sk, __u64 now)
 {
-	struct who key = {};
-	struct tcp_namespace *ns = namespace_of(sk);
-	struct tcp_conn *conn = conn_create(sk);
 	struct tcp_caller *caller_slot;
+	struct tcp_namespace *ns;
+	struct tcp_conn *conn;
+	struct who key = {};
 	__u32 slot;
 
+	if (!watches_port(bpf_ntohs(sk->__sk_common.skc_dport)) || !watches_current()) {
+		pass_over(sk);
+		return;
+	}
+	ns = namespace_of(sk);
+	conn = conn_create(sk);
 	if (ns)
 		add(&ns->connects, 1);
 	if (!conn)
@@ -103,11 +117,20 @@ static __always_inline void on_connect(struct sock *sk, __u64 now)
 		add(&caller_slot->connects, 1);
 }
 
-/* CLOSE -> LISTEN, in listen(). */
+/*
+ * CLOSE -> LISTEN, in listen(). Another process may accept than the one that listens: that one need not be watched. A
+ * socket that was not bound has no port yet.
+ */
 static __always_inline void on_listen(struct sock *sk, __u64 now)
 {
-	struct tcp_conn *conn = conn_create(sk);
+	__u16 port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	struct tcp_conn *conn;
 
+	if (port && !watches_port(port)) {
+		pass_over(sk);
+		return;
+	}
+	conn = conn_create(sk);
 	if (!conn)
 		return;
 	conn_reset(conn, ROLE_UNKNOWN, now);
@@ -125,12 +148,13 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	conn->sent = 1;
 	conn->phase = PHASE_OPENED;
-	if (conn->start_ns) { /* 0: its SYN is older than we are */
+	if (conn->start_ns && counts(conn)) { /* 0: its SYN is older than we are */
 		t = timing_of(tp, conn, now);
 		if (t)
 			hist_add(&t->setup, (now - conn->start_ns) / 1000);
 	}
 	conn->start_ns = now; /* from here on, where its age is counted from */
+	conn->adopted = 0;
 	tell(tp, conn, now, EVENT_CONNECT, 0);
 }
 
@@ -151,6 +175,25 @@ static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *co
 	tell(tp, conn, now, EVENT_ACCEPT, 0);
 }
 
+/* Without a record its listener is older than we are, or of another port than is watched. */
+static __always_inline void on_established_here(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
+{
+	struct sock *sk = (struct sock *)tp;
+
+	if (!watches_port(bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport))) {
+		if (conn)
+			pass_over(sk);
+		return;
+	}
+	if (!conn) {
+		conn = conn_create(sk);
+		if (!conn)
+			return;
+		conn->watched = !watches_by_process();
+	}
+	on_accepted(tp, conn, now);
+}
+
 static __always_inline void on_listen_end(struct tcp_sock *tp, struct tcp_conn *conn, __u64 now)
 {
 	struct sock *sk = (struct sock *)tp;
@@ -160,10 +203,10 @@ static __always_inline void on_listen_end(struct tcp_sock *tp, struct tcp_conn *
 
 	lost = gain32(&conn->retrans, sk->sk_drops.counter, true);
 	conn->phase = PHASE_CLOSED;
-	if (!lost)
+	key.port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	if (!lost || !counts(conn) || !watches_port(key.port))
 		return;
 	who_of(&key.who, conn);
-	key.port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 	slot = SLOT_FIND(listener, &key, now);
 	l = bpf_map_lookup_elem(&listener, &slot);
 	if (l)
@@ -231,7 +274,7 @@ static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *
 		add(&f->count, 1);
 }
 
-static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
+static __always_inline void count_end(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
 {
 	struct sock *sk = (struct sock *)tp;
 	struct tcp_series *s;
@@ -249,6 +292,12 @@ static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn
 		sample_rtt(tp, conn, tp->srtt_us, now);
 		tell(tp, conn, now, EVENT_CLOSE, end_of(sk, state));
 	}
+}
+
+static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
+{
+	if (counts(conn))
+		count_end(tp, conn, state, now);
 	conn->phase = PHASE_CLOSED;
 	conn->series = 0;
 	conn->timing = 0;
@@ -298,9 +347,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 		if (conn && conn->phase == PHASE_CONNECTING) { /* even from SYN_RECV, when both sides opened at once */
 			on_connected(tp, conn, now);
 		} else if (before == TCP_SYN_RECV) {
-			conn = conn ?: conn_create(sk); /* the listener is older than we are */
-			if (conn)
-				on_accepted(tp, conn, now);
+			on_established_here(tp, conn, now);
 		}
 		return;
 	}
@@ -309,7 +356,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!conn) {
 		mine = my_missed();
-		if (mine && before != TCP_LISTEN)
+		if (mine && before != TCP_LISTEN && watches_all())
 			add(&mine->untracked, 1);
 	} else if (before == TCP_LISTEN) {
 		on_listen_end(tp, conn, now);
@@ -344,6 +391,8 @@ static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 	if (!is_tcp(sk))
 		return;
 	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!watches_all() && !(conn && counts(conn) && watches_port(req->__req_common.skc_num)))
+		return;
 	if (conn)
 		who_of(&key.who, conn);
 	ends_of(&key, &req->__req_common, req->__req_common.skc_num);
@@ -375,8 +424,10 @@ static __always_inline void pass_listener(struct tcp_sock *tp, struct tcp_conn *
 
 	if (sk->__sk_common.skc_state != TCP_LISTEN) /* a child that is not established yet */
 		return;
-	who_of(&key.who, conn);
 	key.port = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	if (!watches_port(key.port))
+		return;
+	who_of(&key.who, conn);
 	slot = SLOT_FIND(listener, &key, pass_now_ns);
 	l = bpf_map_lookup_elem(&listener, &slot);
 	if (!l)
@@ -429,6 +480,8 @@ int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!tp)
 		return 0;
 	pass_sockets++;
+	if (!counts(conn))
+		return 0;
 	phase = conn->phase;
 	if (phase == PHASE_OPENED || phase == PHASE_OPEN)
 		pass_open(tp, conn);
@@ -459,6 +512,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	__u8 state = sk->__sk_common.skc_state;
 
 	conn_reset(conn, ROLE_UNKNOWN, pass_now_ns);
+	conn->adopted = 1;
 	if (state == TCP_LISTEN) {
 		conn->retrans = sk->sk_drops.counter;
 		conn->phase = PHASE_LISTENING;
@@ -479,7 +533,6 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		conn->start_ns = 0;
 		conn->phase = PHASE_CONNECTING;
 	} else {
-		conn->older = 1;
 		conn->phase = PHASE_OPEN;
 	}
 	/* It may have closed while we looked, and tcp_state have found no record. */
@@ -493,6 +546,23 @@ static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
 	if (conn->phase != PHASE_CONNECTING && conn->phase != PHASE_LISTENING)
 		return false;
 	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
+}
+
+/* Whether a socket that has no record gets one, for the sake of a process that holds it. */
+static __always_inline bool watches_held(struct sock *sk, struct tcp_sock *tp, struct task_struct *task)
+{
+	__u16 here = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	__u16 there = bpf_ntohs(sk->__sk_common.skc_dport);
+	__u8 state = sk->__sk_common.skc_state;
+	__u8 role = state == TCP_LISTEN ? ROLE_SERVER : ROLE_CLIENT;
+
+	if (watches_by_process() && !watches(task))
+		return false;
+	if (!target.ports)
+		return true;
+	if (state != TCP_LISTEN && state != TCP_SYN_SENT)
+		role = role_by_syn(tp, state);
+	return (role != ROLE_CLIENT && watches_port(here)) || (role != ROLE_SERVER && watches_port(there));
 }
 
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
@@ -511,10 +581,11 @@ static __always_inline void held_by(struct tcp_conn *conn, struct task_struct *t
 		set_owner(conn, task);
 	}
 	conn->seen = walk_number;
-	/* It may have taken another name (exec, prctl) since. */
+	/* It may have taken another name (exec, prctl) since, or have been moved. */
 	if (conn->tgid == tgid) {
 		process_comm(comm, task);
-		if (!same_comm(comm, conn->comm))
+		if (!same_comm(comm, conn->comm) || conn->cgroup != cgroup_number(task_cgroup(task)) ||
+		    conn->watched != watches_process(task))
 			set_owner(conn, task);
 	}
 }
@@ -542,7 +613,9 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
-	conn = conn_create(sk);
+	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!conn && watches_held(sk, tp, task))
+		conn = conn_create(sk);
 	if (!conn)
 		return 0;
 	if (conn->phase == PHASE_NONE || missed_opening(conn, sk->__sk_common.skc_state))

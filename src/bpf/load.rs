@@ -2,6 +2,7 @@
 //! out, and the reason kept.
 
 use std::cell::RefCell;
+use std::sync::Once;
 
 use libbpf_rs::{PrintLevel, set_print};
 use thiserror::Error;
@@ -38,7 +39,21 @@ impl LoadError {
 const LOG_LINES: usize = 12;
 
 thread_local! {
-    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// What libbpf says, as long as this thread loads something.
+    static LOG: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Whom libbpf speaks to is the same for all threads, and they load at the same time.
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        set_print(Some((PrintLevel::Warn, |_, line| {
+            LOG.with_borrow_mut(|log| match log {
+                Some(log) => log.push(line),
+                None => eprint!("{line}"),
+            });
+        })));
+    });
 }
 
 /// Lets `attempt` load what the plan takes until it succeeds or a hook is missing that cannot be done without.
@@ -54,15 +69,14 @@ pub fn load<S>(
 ) -> Result<S, LoadError> {
     loop {
         plan.check()?;
-        LOG.take();
-        let before = set_print(Some((PrintLevel::Warn, |_, line| LOG.with_borrow_mut(|log| log.push(line)))));
+        listen();
+        LOG.set(Some(Vec::new()));
         let outcome = attempt(plan);
-        set_print(before);
+        let log = LOG.take().unwrap_or_default();
         let source = match outcome {
             Ok(loaded) => return Ok(loaded),
             Err(source) => source,
         };
-        let log = LOG.take();
         let tail = tail(&log);
         let refused = log.iter().rev().find_map(|line| failed_program(line));
         match refused {

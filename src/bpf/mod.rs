@@ -1,5 +1,6 @@
 //! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
 
+pub mod array;
 pub mod enums;
 pub mod load;
 pub mod object;

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use crate::connections::ROLES;
 use crate::identity::Identity;
 use crate::snapshot::Labels;
 
@@ -68,11 +69,7 @@ pub fn ip(bytes: [u8; 16]) -> String {
 
 /// Side of a connection, as `enum role` of `bpf/include/ends.h` numbers them.
 pub fn role(number: u8) -> &'static str {
-    match number {
-        1 => "client",
-        2 => "server",
-        _ => "unknown",
-    }
+    ROLES.get(usize::from(number)).copied().unwrap_or(ROLES[0])
 }
 
 #[cfg(test)]

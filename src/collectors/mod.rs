@@ -11,7 +11,7 @@ pub mod tcp;
 use std::cell::OnceCell;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use libbpf_rs::{MapHandle, Object, OpenObject};
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,13 @@ use typed_arena::Arena;
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::{Hook, btf_name};
+use crate::connections::{Connection, Query};
 use crate::events::Events;
 use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{MapReport, ProgramReport};
+use crate::target::Target;
 
 /// Every collector there is, in the order in which it is shown.
 pub const ALL: &[&Spec] =
@@ -33,6 +35,9 @@ pub const ALL: &[&Spec] =
 
 /// Names that stand for several collectors.
 pub const ALIASES: &[(&str, &[&str])] = &[("memory", &["page-cache", "reclaim"])];
+
+/// Name of the one that lists connections.
+pub const LISTS_CONNECTIONS: &str = tcp::SPEC.name;
 
 /// The names of collectors that a list of names stands for. Names that nobody has are kept.
 pub fn resolve(names: &[String]) -> Vec<String> {
@@ -103,6 +108,8 @@ pub struct Setup<'a> {
     pub limits: Limits,
     /// Who lives in a cgroup.
     pub identity: Identity,
+    /// What is watched.
+    pub target: Target,
     /// Where events are offered.
     pub events: Events,
     /// What collectors that start earlier leave for later ones.
@@ -201,10 +208,28 @@ pub trait Collector {
     /// How often something was counted in `other`, by the families that this concerns.
     fn folded(&self) -> Vec<(&'static Descriptor, u64)>;
 
+    /// Lists live connections. `now_ns` is CLOCK_MONOTONIC. `None` if it knows of none.
+    fn connections(&mut self, _now_ns: u64, _query: &Query) -> Option<Result<Found, CollectError>> {
+        None
+    }
+
     /// Its totals beside the kernel's own, since start; none if there are none to be compared.
     fn audit(&mut self) -> Vec<Audit> {
         Vec::new()
     }
+}
+
+/// Live connections that a collector has found.
+#[derive(Debug)]
+pub struct Found {
+    /// When the sockets were read.
+    pub taken_at: SystemTime,
+    /// All that are live.
+    pub live: u64,
+    /// Of these, those that match.
+    pub total: u64,
+    /// Of these the largest, in order.
+    pub connections: Vec<Connection>,
 }
 
 /// A total of the kernel and ours for the same thing.

@@ -11,9 +11,9 @@ const PREFIX: &str = "EBPF_SIDECAR_";
 /// Names the configuration file, as `--config` does.
 pub const CONFIG_VARIABLE: &str = "EBPF_SIDECAR_CONFIG";
 
-/// What Kubernetes users conventionally call the node's name. It sets [`NODE_KEY`] unless our own variable does.
-const NODE_VARIABLE: &str = "NODE_NAME";
-const NODE_KEY: &str = "node.name";
+/// What Kubernetes users conventionally call what the downward API tells. Each sets its key unless our own variable does.
+const DOWNWARD: [(&str, &str); 3] =
+    [("NODE_NAME", "node.name"), ("POD_NAME", "identity.pod_name"), ("POD_NAMESPACE", "identity.pod_namespace")];
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -39,9 +39,9 @@ pub fn variable_of(key: &str) -> String {
 pub fn read(variables: impl IntoIterator<Item = (String, String)>, keys: &Keys) -> Result<Environment, ConfigError> {
     let mut found = Environment::default();
     for (name, value) in variables {
-        if name == NODE_VARIABLE {
-            // First, so that EBPF_SIDECAR_NODE_NAME beats it whatever the order of the environment.
-            found.settings.insert(0, Setting::from_text(keys, NODE_KEY, &value, Origin::Variable(name)));
+        if let Some((_, key)) = DOWNWARD.iter().find(|(variable, _)| *variable == name) {
+            // First, so that EBPF_SIDECAR_NODE_NAME beats NODE_NAME whatever the order of the environment.
+            found.settings.insert(0, Setting::from_text(keys, key, &value, Origin::Variable(name)));
         } else if name == CONFIG_VARIABLE {
             found.file = Some(value).filter(|path| !path.is_empty()).map(PathBuf::from);
         } else if let Some(rest) = name.strip_prefix(PREFIX) {

@@ -37,14 +37,14 @@ fn walk(
 ) -> Result<(), ConfigError> {
     for (name, value) in entries {
         let key = join(section, &name);
-        let default = keys.default_of(&key);
-        if default.is_none() && !keys.is_section(&key) {
+        let shape = keys.shape_of(&key);
+        if shape.is_none() && !keys.is_section(&key) {
             return Err(ConfigError::UnknownKey { nearest: keys.nearest(&key), key, origin: origin.to_string() });
         }
-        match (default, value) {
+        match (shape, value) {
             (_, Value::Empty(..)) => {}
-            (Some(default), value) => {
-                settings.push(Setting { key, value: shape::fit(value, default), origin: origin.clone() });
+            (Some(shape), value) => {
+                settings.push(Setting { key, value: shape::fit(value, shape), origin: origin.clone() });
             }
             (None, Value::Dict(_, inner)) => walk(&key, inner, keys, origin, settings)?,
             (None, value) => {

@@ -13,13 +13,15 @@ const ALIKE: f64 = 0.55;
 #[derive(Debug)]
 pub struct Keys {
     leaves: BTreeMap<String, Value>,
+    shapes: Value,
     sections: Vec<String>,
 }
 
 impl Keys {
     /// All there are.
     pub fn known() -> Self {
-        let mut keys = Keys { leaves: BTreeMap::new(), sections: Vec::new() };
+        let shapes = Value::serialize(Config::sample()).expect("a sample serialises");
+        let mut keys = Keys { leaves: BTreeMap::new(), shapes, sections: Vec::new() };
         let defaults = Value::serialize(Config::default()).expect("the defaults serialise");
         keys.walk("", defaults.as_dict().expect("a configuration is a map"));
         keys
@@ -48,6 +50,11 @@ impl Keys {
     /// The default of a key; `None` if there is no such key.
     pub fn default_of(&self, key: &str) -> Option<&Value> {
         self.leaves.get(key)
+    }
+
+    /// A value in the shape that the key's values have: its default, or a list of one where that is empty.
+    pub fn shape_of(&self, key: &str) -> Option<&Value> {
+        self.leaves.contains_key(key).then(|| self.shapes.find_ref(key))?
     }
 
     /// Whether this is a section.

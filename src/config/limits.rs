@@ -26,6 +26,11 @@ const MOST_BUCKETS: usize = 64;
 /// [`Refused`] for the first value that is not allowed.
 pub fn check(config: &Config) -> Result<(), Refused> {
     config.server.validate().map_err(|invalid| Refused { key: invalid.key, allowed: invalid.problem })?;
+    config.target.validate().map_err(|invalid| Refused { key: invalid.key.to_owned(), allowed: invalid.allowed })?;
+    config
+        .identity
+        .validate()
+        .map_err(|(key, allowed)| Refused { key: key.to_owned(), allowed: allowed.to_owned() })?;
     collector(&config.collector)?;
     metrics(&config.metrics, config.collector.interval)?;
     events(&config.events)

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use sections::{Collector, Metrics, Node};
 pub use setting::{Flag, Origin};
 
-use crate::{collectors, event_log, server, telemetry};
+use crate::{collectors, event_log, identity, server, target, telemetry};
 use keys::Keys;
 use setting::{Defaults, Setting};
 
@@ -41,14 +41,25 @@ pub struct Config {
     pub server: server::Config,
     /// What is collected, and when.
     pub collector: Collector,
+    /// What is watched.
+    pub target: target::Config,
     /// How collected numbers become series.
     pub metrics: Metrics,
     /// The connection log.
     pub events: event_log::Config,
+    /// Who works in a cgroup, and who is asked for that.
+    pub identity: identity::Config,
     /// Where this daemon runs.
     pub node: Node,
     /// The daemon's own log.
     pub log: telemetry::Config,
+}
+
+impl Config {
+    /// The defaults, with an item in the lists that are empty: it shows what such a list is made of.
+    fn sample() -> Config {
+        Config { target: target::Config::sample(), ..Config::default() }
+    }
 }
 
 /// A configuration and the story of how it came to be.

@@ -53,8 +53,8 @@ pub struct Defaults;
 impl Setting {
     /// From text, as in the environment and on the command line.
     pub fn from_text(keys: &Keys, key: &str, text: &str, origin: Origin) -> Self {
-        let default = keys.default_of(key).expect("flags and variables are named after keys");
-        Setting { key: key.to_owned(), value: shape::fit(text.into(), default), origin }
+        let shape = keys.shape_of(key).expect("flags and variables are named after keys");
+        Setting { key: key.to_owned(), value: shape::fit(text.into(), shape), origin }
     }
 }
 

@@ -13,12 +13,15 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::bpf::load::LoadError;
-use crate::collectors::{ALL, Collector, Objects, Setup, Spec};
+use crate::collectors::{ALL, Collector, Found, LISTS_CONNECTIONS, Objects, Setup, Spec};
+use crate::connections::{ListError, Listing, Query};
 use crate::histogram::{Bound, Histogram};
+use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
+use crate::target::{self, Target};
 pub use governor::Budget;
 use governor::{Governor, Load, Order};
 
@@ -41,6 +44,9 @@ pub enum StartError {
     /// None of the modules that were asked for runs.
     #[error("no module could be started: {0}")]
     Nothing(String),
+    /// What is to be watched cannot be.
+    #[error(transparent)]
+    Target(#[from] target::StartError),
     /// The thread itself failed.
     #[error(transparent)]
     Thread(#[from] SampleError),
@@ -50,7 +56,9 @@ pub enum StartError {
 pub struct Engine<'a> {
     modules: Vec<Module<'a>>,
     governor: Governor,
+    target: Target,
     options: Options,
+    identity: Identity,
     sequence: u64,
     started: Instant,
 }
@@ -102,7 +110,8 @@ impl<'a> Engine<'a> {
             })
             .collect();
         let governor = Governor::new(options.budget, modules.len());
-        let engine = Engine { modules, governor, options, sequence: 0, started: Instant::now() };
+        let (identity, target, started) = (setup.identity.clone(), setup.target.clone(), Instant::now());
+        let engine = Engine { modules, governor, target, options, identity, sequence: 0, started };
         engine.tally()?;
         Ok(engine)
     }
@@ -166,13 +175,16 @@ impl Engine<'_> {
 
 impl Source for Engine<'_> {
     fn collect(&mut self) -> Snapshot {
+        self.target.refresh();
         let mut families = Vec::new();
         for module in &mut self.modules {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let modules = self.reports();
+        let mut modules = self.reports();
+        modules.push(self.identity.report());
         families.extend(own::families(&mut self.modules, &modules, &families));
+        families.push(own::lookups(&self.identity));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
         Snapshot {
@@ -186,7 +198,14 @@ impl Source for Engine<'_> {
         }
     }
 
+    fn connections(&mut self, query: &Query) -> Result<Listing, ListError> {
+        let module = self.modules.iter_mut().find(|module| module.spec.name == LISTS_CONNECTIONS);
+        let Found { taken_at, live, total, connections } = module.expect("it is among all modules").list(query)?;
+        Ok(Listing { node: Arc::clone(&self.options.node), taken_at, live, total, connections })
+    }
+
     fn tick(&mut self) {
+        self.target.refresh();
         for module in &mut self.modules {
             module.guarded(|collector| collector.tick(monotonic_ns()));
         }
@@ -228,20 +247,43 @@ impl<'a> Module<'a> {
         families.filter(|_| self.needed_by.is_none()).unwrap_or_default()
     }
 
+    fn list(&mut self, query: &Query) -> Result<Found, ListError> {
+        let report = self.report();
+        let not_running = |reason| ListError::NotRunning { module: self.spec.name, reason };
+        if !matches!(report.status, Status::Running | Status::Degraded) || !self.paused.is_empty() {
+            return Err(not_running(report.reason));
+        }
+        match self.attempt(|collector| collector.connections(monotonic_ns(), query).transpose()) {
+            Some(Ok(Some(found))) => Ok(found),
+            Some(Ok(None)) => Err(not_running(report.reason)),
+            Some(Err(error)) => Err(ListError::Failed(error.to_string())),
+            None => Err(not_running(self.report().reason)),
+        }
+    }
+
     /// Lets the collector do something. An error is kept until it succeeds again; after a panic it is done with, as
     /// nobody knows what state it is in.
     fn guarded<T, E: ToString>(&mut self, action: impl FnOnce(&mut (dyn Collector + 'a)) -> Result<T, E>) -> Option<T> {
-        let State::Running { collector, failure } = &mut self.state else { return None };
-        match catch_unwind(AssertUnwindSafe(|| action(collector.as_mut()))) {
-            Ok(Ok(value)) => {
+        let outcome = self.attempt(action)?;
+        let State::Running { failure, .. } = &mut self.state else { return None };
+        match outcome {
+            Ok(value) => {
                 failure.clear();
                 Some(value)
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 *failure = error.to_string();
                 warn!(module = self.spec.name, error = *failure, "collection failed");
                 None
             }
+        }
+    }
+
+    /// What the collector makes of it; `None` if it does not run, or panics.
+    fn attempt<T>(&mut self, action: impl FnOnce(&mut (dyn Collector + 'a)) -> T) -> Option<T> {
+        let State::Running { collector, .. } = &mut self.state else { return None };
+        match catch_unwind(AssertUnwindSafe(|| action(collector.as_mut()))) {
+            Ok(outcome) => Some(outcome),
             Err(panic) => {
                 let reason = format!("it panicked: {}", panic_text(panic.as_ref()));
                 error!(module = self.spec.name, reason, "stopped");
@@ -293,6 +335,7 @@ impl<'a> Module<'a> {
             status: Status::Running,
             reason: String::new(),
             declined: false,
+            collects: true,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

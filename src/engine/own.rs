@@ -2,6 +2,7 @@
 
 use super::process;
 use super::{Module, State};
+use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels, labels};
 use crate::status::{ModuleReport, Status};
 
@@ -62,6 +63,12 @@ static AUDIT_COUNTED: Descriptor = Descriptor::counter(
 );
 static COLLECTION: Descriptor =
     Descriptor::histogram("self", "sidecar_collection_seconds", "Time that each module took to collect.");
+static LOOKUPS: Descriptor = Descriptor::counter(
+    "identity",
+    "sidecar_identity_lookups_total",
+    "",
+    "How often runtimes of containers that are there were asked for names.",
+);
 static BUILD: Descriptor = Descriptor::gauge("self", "sidecar_build_info", "", "Version of the daemon.");
 
 /// All of them and the process's, in the order in which they are shown.
@@ -82,6 +89,7 @@ pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
         &AUDIT_COUNTED,
         &COLLECTION,
         &BUILD,
+        &LOOKUPS,
     ];
     own.into_iter().chain(process::ALL.iter().copied())
 }
@@ -168,6 +176,15 @@ fn from_modules(modules: &mut [Module<'_>]) -> [Family; 4] {
         }
     }
     [folded, kernel, counted, collection]
+}
+
+/// Of a source that is not there, there is none.
+pub fn lookups(identity: &Identity) -> Family {
+    let mut lookups = Family::new(&LOOKUPS);
+    for (source, outcome, count) in identity.lookups() {
+        lookups.integer(labels([("source", source), ("outcome", outcome)]), count);
+    }
+    lookups
 }
 
 fn build() -> Family {

@@ -155,6 +155,35 @@ pub trait Tap: Send {
     fn close(&mut self) -> io::Result<()>;
 }
 
+/// Whether a workload is watched, as far as it is known; `None`: nobody in particular.
+pub type Watches = dyn Fn(Option<&Workload>) -> bool + Send + Sync;
+
+/// What there is to listen to.
+#[derive(Clone)]
+pub struct Offer {
+    /// Where events come from.
+    pub source: Arc<dyn Source>,
+    /// Who knows whose they are.
+    pub identity: Identity,
+    /// Whose are told.
+    pub watches: Arc<Watches>,
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// What became of events after the kernel had told them, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// Listeners were too slow for them; summed over the listeners.
+    pub lost: PerKind,
+    /// They were of a workload that is watched, and got a number.
+    pub told: PerKind,
+}
+
 /// Why nobody can listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -185,15 +214,15 @@ pub struct Events {
 struct Shared {
     node: Box<str>,
     state: Mutex<State>,
-    /// Events that readers were too slow for.
     lost: [AtomicU64; Kind::ALL.len()],
+    told: [AtomicU64; Kind::ALL.len()],
     /// Whether anybody ever listened.
     heard: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    source: Option<(Arc<dyn Source>, Identity)>,
+    offer: Option<Offer>,
     listeners: Vec<Listener>,
     /// The thread is there.
     reading: bool,
@@ -217,9 +246,9 @@ impl Events {
         Events { shared: Arc::new(Shared { node: node.into(), ..Shared::default() }) }
     }
 
-    /// Says where events come from, and who knows whose they are.
-    pub fn offer(&self, source: Arc<dyn Source>, identity: Identity) {
-        self.shared.state().source = Some((source, identity));
+    /// Says what there is to listen to.
+    pub fn offer(&self, offer: Offer) {
+        self.shared.state().offer = Some(offer);
     }
 
     /// Listens from now on: whatever happens after this has returned is delivered, or counted as lost. `room` is how many
@@ -242,10 +271,10 @@ impl Events {
         if state.listeners.len() >= MOST_LISTENERS {
             return Err(ListenError::TooMany);
         }
-        let (source, identity) = state.source.clone().ok_or(ListenError::NoSource)?;
+        let offer = state.offer.clone().ok_or(ListenError::NoSource)?;
         if !state.reading {
-            let tap = source.open()?;
-            let reader = Reader::new(Arc::clone(&self.shared), source, tap, identity);
+            let tap = offer.source.open()?;
+            let reader = Reader::new(Arc::clone(&self.shared), offer, tap);
             thread::Builder::new().name("events".into()).spawn(move || reader.run())?;
             state.reading = true;
             self.shared.heard.store(true, Ordering::Relaxed);
@@ -255,11 +284,11 @@ impl Events {
         Ok(subscription)
     }
 
-    /// How many events each slow reader was too slow for, summed; `None` if nobody ever listened. What the kernel had no
-    /// room for is not in it.
-    pub fn lost(&self) -> Option<PerKind> {
-        let lost = || self.shared.lost.each_ref().map(|lost| lost.load(Ordering::Relaxed));
-        self.shared.heard.load(Ordering::Relaxed).then(lost)
+    /// What became of events; `None` if nobody ever listened. What the kernel had no room for is not in it.
+    pub fn fate(&self) -> Option<Fate> {
+        let load = |counts: &[AtomicU64; Kind::ALL.len()]| counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let fate = || Fate { lost: load(&self.shared.lost), told: load(&self.shared.told) };
+        self.shared.heard.load(Ordering::Relaxed).then(fate)
     }
 
     /// Ends it: readers are given what there is, and then told that there is no more.

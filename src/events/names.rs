@@ -65,7 +65,7 @@ impl Names {
 /// all there is to know.
 fn is_named(identity: &Identity, cgroup: u64, workload: Option<&Workload>) -> bool {
     match workload {
-        Some(workload) => workload.container_id.is_empty() || !workload.container_id.starts_with(&*workload.container),
+        Some(workload) => workload.container_id.is_empty() || workload.container_id != workload.container,
         None => identity.path(cgroup).is_some(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,7 @@ use tracing::error;
 
 use super::names::Names;
 use super::subscription::Listener;
-use super::{Event, Shared, Source, State, Tap};
-use crate::identity::Identity;
+use super::{Event, Offer, Shared, Source, State, Tap, Watches};
 
 /// Events that are read, numbered and delivered together.
 const BATCH: usize = 1024;
@@ -24,6 +24,7 @@ const MOST_WAITING: usize = 1 << 14;
 pub struct Reader {
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
+    watches: Arc<Watches>,
     tap: Box<dyn Tap>,
     names: Names,
     waiting: VecDeque<Event>,
@@ -31,9 +32,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(shared: Arc<Shared>, source: Arc<dyn Source>, tap: Box<dyn Tap>, identity: Identity) -> Reader {
+    pub fn new(shared: Arc<Shared>, offer: Offer, tap: Box<dyn Tap>) -> Reader {
+        let Offer { source, identity, watches } = offer;
         let (waiting, batch) = (VecDeque::new(), Vec::with_capacity(BATCH));
-        Reader { shared, source, tap, names: Names::new(identity), waiting, batch }
+        Reader { shared, source, watches, tap, names: Names::new(identity), waiting, batch }
     }
 
     pub fn run(mut self) {
@@ -74,25 +76,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a batch, numbers it, and delivers what need not wait. Events are lost while the ring is full, so that what it
-    /// holds then is read after the loss is known: their numbers come after those of the lost ones, and the last number is
-    /// that of all events.
+    /// Reads a batch, and delivers what need not wait. Events are lost while the ring is full, so that what it holds then is
+    /// read after the loss is known: their numbers come after those of the lost ones, and the last number is that of all
+    /// events.
     fn read(&mut self, state: &mut State) -> io::Result<usize> {
         let missed = self.source.lost().iter().sum();
         state.sequence += missed - state.missed;
         state.missed = missed;
         self.tap.read(BATCH, &mut self.batch)?;
         let read = self.batch.len();
-        for mut event in self.batch.drain(..) {
-            state.sequence += 1;
-            event.sequence = state.sequence;
-            self.waiting.push_back(event);
-        }
+        self.waiting.extend(self.batch.drain(..));
         self.deliver(state, false);
         Ok(read)
     }
 
-    /// Delivers what has a name, or will not wait for one any longer.
+    /// Numbers and delivers what has a name, or will not wait for one any longer.
     fn deliver(&mut self, state: &mut State, all: bool) {
         let now = Instant::now();
         let ready = |waiting: &VecDeque<Event>, names: &mut Names| {
@@ -104,7 +102,12 @@ impl Reader {
         while let Some(workload) = ready(&self.waiting, &mut self.names)
             && let Some(event) = self.waiting.pop_front()
         {
-            events.push(Event { workload, ..event });
+            if !(self.watches)(workload.as_deref()) {
+                continue;
+            }
+            self.shared.told[event.kind as usize].fetch_add(1, Ordering::Relaxed);
+            state.sequence += 1;
+            events.push(Event { sequence: state.sequence, workload, ..event });
             if events.len() == BATCH {
                 offer(state, &self.shared, std::mem::take(&mut events));
             }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::container::{Names, names};
 use crate::events::{End, Event, Kind};
-use crate::identity::Workload;
 use crate::proto;
 
 /// There are no others yet.
@@ -38,7 +38,7 @@ struct Line<'a> {
     process: &'a str,
     netns: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Container<'a>>,
+    container: Option<Names<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     service: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,17 +57,6 @@ struct Line<'a> {
     retransmits: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_us: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Container<'a> {
-    container_id: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pod_name: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pod_namespace: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    container_name: &'a str,
 }
 
 /// Adds the event to `out` as one line.
@@ -90,7 +79,7 @@ pub fn line(node: &str, event: &Event, out: &mut impl io::Write) -> io::Result<(
         pid: event.pid,
         process: &event.process,
         netns: event.netns,
-        container: event.workload.as_deref().and_then(container),
+        container: container(event).map(Names),
         service: service(event),
         reason: ending.map(|ending| ending.reason),
         duration_seconds: ending.and_then(|ending| ending.duration).map(|duration| duration.as_secs_f64()),
@@ -110,12 +99,6 @@ pub fn message(node: &str, event: &Event) -> proto::Event {
     let ip = |end: End| end.ip.map_or_else(String::new, |ip| ip.to_string());
     let port = |end: End| end.port.unwrap_or_default().into();
     let (ending, traffic) = (event.ending, event.ending.and_then(|ending| ending.traffic));
-    let container = |found: Container<'_>| proto::Container {
-        container_id: found.container_id.to_owned(),
-        pod_name: found.pod_name.to_owned(),
-        pod_namespace: found.pod_namespace.to_owned(),
-        container_name: found.container_name.to_owned(),
-    };
     proto::Event {
         sequence: event.sequence,
         timestamp_unix_nano: event.unix_ns,
@@ -130,7 +113,10 @@ pub fn message(node: &str, event: &Event) -> proto::Event {
         pid: event.pid.unwrap_or_default(),
         process: event.process.to_string(),
         netns: event.netns,
-        container: event.workload.as_deref().and_then(self::container).map(container),
+        container: container(event).map(|names| {
+            let [container_id, container_name, pod_name, pod_namespace] = names.map(|(_, text)| text.to_owned());
+            proto::Container { container_id, container_name, pod_name, pod_namespace }
+        }),
         service: service(event).to_owned(),
         reason: ending.map_or("", |ending| ending.reason).to_owned(),
         duration_seconds: ending.and_then(|ending| ending.duration).map(|duration| duration.as_secs_f64()),
@@ -153,17 +139,9 @@ pub fn number(kind: Kind) -> proto::EventType {
     }
 }
 
-/// Nothing for what is in no container. As long as nobody has told a name, it is called by its id, which is no name.
-fn container(workload: &Workload) -> Option<Container<'_>> {
-    let id = &*workload.container_id;
-    let name = Some(&*workload.container).filter(|name| !id.starts_with(name)).unwrap_or_default();
-    let container = Container {
-        container_id: id,
-        pod_name: &workload.pod,
-        pod_namespace: &workload.namespace,
-        container_name: name,
-    };
-    (!id.is_empty()).then_some(container)
+/// Nothing for what is in none.
+fn container(event: &Event) -> Option<[(&'static str, &str); 4]> {
+    Some(names(event.workload.as_deref())).filter(|names| names.iter().any(|(_, text)| !text.is_empty()))
 }
 
 fn service(event: &Event) -> &str {
@@ -180,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::events::{Ending, Traffic};
+    use crate::identity::Workload;
 
     fn event() -> Event {
         let workload = Workload {
@@ -224,8 +203,8 @@ mod tests {
             r#"{"sequence":7,"timestamp":"2025-11-06T10:30:45.000000001Z","node":"node-1","type":"CLOSE","#,
             r#""protocol":"TCP","role":"client","src_ip":"10.0.1.5","src_port":45678,"dst_ip":"172.217.14.206","#,
             r#""dst_port":443,"pid":1234,"process":"a \"curl\"","netns":4026532508,"container":{"#,
-            r#""container_id":"a1b2c3d4e5f6","pod_name":"nginx-0","pod_namespace":"production","#,
-            r#""container_name":"nginx"},"reason":"fin","duration_seconds":1.5,"bytes_sent":1,"bytes_received":2,"#,
+            r#""container_id":"a1b2c3d4e5f6","container_name":"nginx","pod_name":"nginx-0","#,
+            r#""pod_namespace":"production"},"reason":"fin","duration_seconds":1.5,"bytes_sent":1,"bytes_received":2,"#,
             r#""packets_sent":3,"packets_received":4,"retransmits":6,"rtt_us":5}"#,
             "\n"
         );
@@ -253,15 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_no_name() {
-        let workload = |container: &str| Workload {
-            container_id: "a1b2c3".into(),
-            container: container.into(),
-            ..Workload::default()
-        };
-        assert_eq!(container(&workload("a1b2")).unwrap().container_name, "");
-        assert_eq!(container(&workload("web")).unwrap().container_name, "web");
-        assert!(container(&Workload { service: "nginx.service".into(), ..Workload::default() }).is_none());
+    fn what_is_in_no_container_has_its_unit() {
+        let workload = Workload { service: "nginx.service".into(), ..Workload::default() };
+        let event = Event { workload: Some(Arc::new(workload)), ..event() };
+        let shown = shown(&event);
+        assert!(shown.contains(r#""netns":4026532508,"service":"nginx.service","reason""#), "{shown}");
+        assert_eq!((message("", &event).container, message("", &event).service), (None, "nginx.service".to_owned()));
     }
 
     #[test]

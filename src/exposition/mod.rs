@@ -1,6 +1,8 @@
 //! How a snapshot looks on the wire. Encoders walk the snapshot and compute nothing; every format shows the same
 //! values.
 
+pub mod connections;
+mod container;
 pub mod event;
 pub mod event_filter;
 pub mod filter;

@@ -46,7 +46,7 @@ pub fn health(report: &HealthReport) -> proto::GetHealthResponse {
 }
 
 /// A family in its bytes, sample by sample; `None` if no sample is wanted.
-fn family(Family { descriptor, samples }: &Family, filter: &Filter) -> Option<proto::EncodedFamily> {
+fn family(Family { descriptor, samples }: &Family, filter: &Filter) -> Option<proto::Encoded> {
     let kind = match descriptor.kind {
         Kind::Counter => proto::MetricType::Counter,
         Kind::Gauge => proto::MetricType::Gauge,
@@ -61,7 +61,7 @@ fn family(Family { descriptor, samples }: &Family, filter: &Filter) -> Option<pr
     }
     encoding::int32::encode(4, &kind.into(), &mut bytes);
     wanted.for_each(|each| encoding::message::encode(6, &sample(each), &mut bytes));
-    Some(proto::EncodedFamily(bytes))
+    Some(proto::Encoded(bytes))
 }
 
 fn sample(Sample { labels, value }: &Sample) -> proto::Sample {

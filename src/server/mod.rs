@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::connections::query::MAX_LIMIT;
+use crate::connections::{Field, Listing, Query};
 use crate::events::Events;
-use crate::sampler::{SampleError, Sampler};
+use crate::sampler::{ConnectionsError, SampleError, Sampler};
 use crate::snapshot::Snapshot;
 use health::Probe;
 pub use listen::Limits;
@@ -78,9 +80,20 @@ struct Context {
     probe: Probe,
     /// Encoding a large snapshot keeps a core busy: only as many at a time as there are.
     encoders: Semaphore,
+    /// Rows of lists that are being made or sent, so that slow readers of long lists cannot fill the memory.
+    rows: Arc<Semaphore>,
 }
 
-/// Snapshots of fewer series are encoded where they are asked for: handing them over would take longer.
+/// Rows of all lists together; the longest one has a quarter of them. A row takes about 1.5 kB until it is sent.
+const ROWS: usize = 4 * MAX_LIMIT;
+
+/// How long a reader of a list waits for room.
+const ROOM: Duration = Duration::from_secs(10);
+
+/// Values of a connection.
+const NUMBERS: usize = Field::ALL.len();
+
+/// Fewer values are encoded where they are asked for: handing them over would take longer.
 const SMALL: usize = 1000;
 
 impl Config {
@@ -145,11 +158,28 @@ impl Servers {
 impl Context {
     fn new(sampler: Sampler, events: Events) -> Context {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Context { probe: Probe::new(sampler.clone()), sampler, events, encoders: Semaphore::new(cores) }
+        Context {
+            probe: Probe::new(sampler.clone()),
+            sampler,
+            events,
+            encoders: Semaphore::new(cores),
+            rows: Arc::new(Semaphore::new(ROWS)),
+        }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, SampleError> {
         self.sampler.snapshot().await
+    }
+
+    /// A list of live connections, and the room that it takes for as long as it is there in some form.
+    async fn connections(&self, query: Query) -> Result<(Listing, OwnedSemaphorePermit), ConnectionsError> {
+        let rows = Arc::clone(&self.rows).acquire_many_owned(query.limit as u32);
+        let room = tokio::time::timeout(ROOM, rows).await.map_err(|_| ConnectionsError::Busy)?;
+        let mut room = room.expect("the semaphore is never closed");
+        let listing = self.sampler.connections(query).await?;
+        // Most lists are shorter than they might have been.
+        drop(room.split(room.num_permits() - listing.connections.len()));
+        Ok((listing, room))
     }
 
     /// Runs an encoder, away from the threads that serve connections if it will take long.
@@ -158,11 +188,27 @@ impl Context {
         T: Send + 'static,
         F: FnOnce(&Arc<Snapshot>) -> T + Send + 'static,
     {
-        if snapshot.families.iter().map(|family| family.samples.len()).sum::<usize>() < SMALL {
-            return encoder(&snapshot);
+        let size = snapshot.families.iter().map(|family| family.samples.len()).sum();
+        self.work(size, move || encoder(&snapshot)).await
+    }
+
+    /// The same for a list.
+    async fn encode_listing<T, F>(&self, listing: Listing, encoder: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Listing) -> T + Send + 'static,
+    {
+        let size = listing.connections.len() * NUMBERS;
+        self.work(size, move || encoder(&listing)).await
+    }
+
+    /// Does something about so many values.
+    async fn work<T: Send + 'static>(&self, size: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if size < SMALL {
+            return work();
         }
         let _turn = self.encoders.acquire().await.expect("the semaphore is never closed");
-        tokio::task::spawn_blocking(move || encoder(&snapshot)).await.expect("encoders do not panic")
+        tokio::task::spawn_blocking(work).await.expect("encoders do not panic")
     }
 }
 

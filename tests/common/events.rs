@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ebpf_sidecar::events::{End, Event, Events, Kind, PerKind, Source, Tap};
+use ebpf_sidecar::events::{End, Event, Events, Kind, Offer, PerKind, Source, Tap};
 use ebpf_sidecar::identity::Identity;
 
 /// Makes them.
@@ -20,7 +20,8 @@ pub struct Teller {
 /// Somebody who makes events, and where to listen to them.
 pub fn source() -> (Teller, Events) {
     let (teller, events) = (Teller::default(), Events::new("node-1"));
-    events.offer(Arc::new(teller.clone()), Identity::default());
+    let (source, identity) = (Arc::new(teller.clone()), Identity::default());
+    events.offer(Offer { source, identity, watches: Arc::new(|_| true) });
     (teller, events)
 }
 

@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ebpf_sidecar::connections::{Connection, End, Field, Fields, ListError, Listing, Query};
 use ebpf_sidecar::events::Events;
 use ebpf_sidecar::histogram::{Bound, Histogram};
+use ebpf_sidecar::identity::Workload;
 use ebpf_sidecar::sampler::{Pace, SampleError, Sampler, Source};
 use ebpf_sidecar::server::{Config, Limits, Servers};
 use ebpf_sidecar::snapshot::{Descriptor, Family, Kind, Snapshot, labels};
@@ -89,6 +91,56 @@ pub fn snapshot(sequence: u64) -> Snapshot {
     }
 }
 
+/// Whoever asks for connections to this port is told that they are not known.
+pub const UNKNOWN_PORT: u16 = 9;
+
+/// So many connections, of which all but the first are known as little as can be.
+pub fn listing(connections: usize) -> Listing {
+    let end = |ip: &str, port| End { ip: ip.parse().unwrap(), port };
+    let workload = Workload {
+        container_id: "0123456789ab".into(),
+        container: "web".into(),
+        pod: "web-0".into(),
+        namespace: "shop".into(),
+        ..Workload::default()
+    };
+    let mut fields = Fields([Fields::UNKNOWN; Field::ALL.len()]);
+    let bare = Connection {
+        comm: String::new(),
+        pid: None,
+        workload: None,
+        role: "unknown",
+        state: "close_wait",
+        netns: 4_026_531_840,
+        src: end("::1", 40_000),
+        dst: end("::1", 80),
+        congestion_control: String::new(),
+        congestion_state: "open",
+        fields,
+    };
+    fields.0[Field::DURATION.index()] = 1_500_000_000;
+    fields.0[Field::BYTES_SENT.index()] = u64::MAX - 1;
+    let full = Connection {
+        comm: ODD.into(),
+        pid: Some(4242),
+        workload: Some(Arc::new(workload)),
+        role: "client",
+        state: "established",
+        src: end("::ffff:10.0.0.5", 40_000),
+        dst: end("2001:db8::1", 443),
+        congestion_control: "cubic".into(),
+        fields,
+        ..bare.clone()
+    };
+    Listing {
+        node: "node-1".into(),
+        taken_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+        live: 1 << 40,
+        total: connections as u64,
+        connections: std::iter::once(full).chain(std::iter::repeat(bare)).take(connections).collect(),
+    }
+}
+
 /// One counter with that many series.
 pub fn large(sequence: u64, series: usize) -> Snapshot {
     let mut bytes = Family::new(&BYTES);
@@ -106,6 +158,7 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
         summary: "What it shows",
         status,
         declined: false,
+        collects: true,
         reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
         hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
         programs: vec![ProgramReport { name: "on_event".into(), asked: false, runs: 3, run_ns: 1500, missed: Some(0) }],
@@ -120,6 +173,15 @@ pub fn sampler(make: impl FnMut(u64) -> Snapshot + Send + 'static) -> Sampler {
         fn collect(&mut self) -> Snapshot {
             self.0 += 1;
             (self.1)(self.0)
+        }
+
+        fn connections(&mut self, query: &Query) -> Result<Listing, ListError> {
+            match query.filter.dst_port {
+                Some(UNKNOWN_PORT) => {
+                    Err(ListError::NotRunning { module: "tcp", reason: "as the test wants it".into() })
+                }
+                _ => Ok(listing(query.limit)),
+            }
         }
     }
     let pace = Pace { freshness: Duration::ZERO, interval: Duration::from_secs(3600) };

@@ -54,7 +54,7 @@ def test_five_thousand_destinations(sidecar, namespace):
     while len(resident) < 5 or (not exact and len(resident) < 20):
         before = totals()
         within(namespace, lambda: visit(listener, port, len(resident) * WINDOW))
-        until(lambda: all(grown(before)[family] >= done for family, done in DONE.items()), timeout=5)
+        until(lambda: all(grown(before)[family] >= done for family, done in DONE.items()))
         exact += grown(before) == DONE
         resident.append(daemon.resident())
     assert exact, "the sums never were what was done"

@@ -3,6 +3,8 @@
 from kernel import listed, owned
 
 RARE = {
+    "cgroup_mkdir",
+    "cgroup_rmdir",
     "inet_sock_set_state",
     "kfree_skb",
     "mm_filemap_add_to_page_cache",
@@ -27,7 +29,7 @@ def test_the_default_run_hangs_on_rare_events_alone(sidecar):
     links = [link for id, link in listed("link").items() if id in ids["link"]]
     programs = {id: program for id, program in listed("prog").items() if id in ids["prog"]}
 
-    # A connection changes its state, a segment is sent again, a packet is dropped; a page comes, goes, gets dirty or is
+    # A cgroup comes or goes; a connection changes its state, a segment is sent again, a packet is dropped; a page comes, goes, gets dirty or is
     # waited for; memory is short. And iterators, which run when the daemon reads them. Nothing else; nothing at all where data is sent or
     # received, or read from the page cache, and no system call.
     attached = sorted((link["type"], link.get("tp_name") or link.get("target_name")) for link in links)

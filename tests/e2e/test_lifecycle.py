@@ -27,13 +27,18 @@ def load(start, namespace):
     storm.wait(10)
 
 
+def attached(daemon):
+    """What it has in the kernel, once all of its programs are attached."""
+    ids = owned(daemon.pid)
+    return len(ids["prog"]) == len(ids["link"]) > 0 and ids
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_in_the_kernel(sidecar, load, how):
     for _ in range(3):
         daemon = sidecar()
         daemon.page()
-        ids = owned(daemon.pid)
-        assert len(ids["prog"]) == len(ids["link"]) > 0
+        ids = until(lambda: attached(daemon))
         assert len(ids["map"]) > 10
         assert left(ids) == {kind: ids[kind] for kind in ids}
         assert daemon.stop(how) == (0 if how == signal.SIGTERM else -how)

@@ -17,7 +17,7 @@ def test_retransmits_are_those_of_the_kernel_and_of_iperf3(sidecar, start, pair,
     ip = addresses[family == "v6"]
     start("iperf3", "-s", "-1", "-p", port, namespace=server, listens=port)
     report = open(tmp_path / "report.json", "w+")
-    both_ways = ["iperf3", "-J", "--bidir", "-c", ip, "-p", port, "-t", 6, "-b", "50M"]
+    both_ways = ["iperf3", "-J", "--bidir", "-c", ip, "-p", port, "-t", 12, "-b", "50M"]
     iperf = start(*both_ways, namespace=client, stdout=report)
 
     def total(family, role, **labels):
@@ -29,7 +29,7 @@ def test_retransmits_are_those_of_the_kernel_and_of_iperf3(sidecar, start, pair,
         network.lose(namespace, percent=4)
     # iperf3 asks TCP_INFO for the last time when its test ends, and its connections live a little longer. The link is
     # good again before, so that nothing has to be sent twice in that last moment, which only we would count.
-    until(lambda: total(RETRANSMITS, "client") >= 30 and total(RETRANSMITS, "server") >= 30, timeout=4)
+    until(lambda: total(RETRANSMITS, "client") >= 30 and total(RETRANSMITS, "server") >= 30, timeout=9)
     for namespace in (client, server):
         network.lose_nothing(namespace)
     assert iperf.wait(30) == 0

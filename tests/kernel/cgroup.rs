@@ -52,7 +52,7 @@ impl Drop for Cgroup {
 }
 
 /// Where a file system of that kind is mounted with that option.
-fn mount(mountinfo: &str, kind: &str, option: &str) -> Option<PathBuf> {
+pub fn mount(mountinfo: &str, kind: &str, option: &str) -> Option<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| line.split_once(" - "));
     let mut found = mounts.filter(|(_, system)| {
         let (found, options) = (system.split(' ').next(), system.rsplit([' ', ',']));

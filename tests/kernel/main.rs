@@ -3,6 +3,7 @@
 //! marked as ignored would harm a machine that others use, and run in virtual machines alone.
 
 mod cgroup;
+mod connections;
 mod disk;
 mod drops;
 mod events;
@@ -10,9 +11,11 @@ mod fadvise;
 mod fixture;
 mod governor;
 mod host;
+mod identity;
 mod page_cache;
 mod reader;
 mod reclaim;
 mod retransmit;
+mod target;
 mod taskstats;
 mod tcp;

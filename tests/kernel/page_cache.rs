@@ -398,8 +398,8 @@ fn an_idle_series_starts_again() {
     let file = open(&disk.path("file"));
     file.write_all_at(&vec![1; SIZE], 0).unwrap();
     make_cold(&file);
-    let short = Duration::from_millis(200);
-    let sidecar = Sidecar::start(Wish { idle_ttl: short, interval: short, ..wish(false) });
+    let (idle_ttl, interval) = (Duration::from_secs(1), Duration::from_millis(200));
+    let sidecar = Sidecar::start(Wish { idle_ttl, interval, ..wish(false) });
     let labels = [("device", disk.device.as_str())];
     for _ in 0..3 {
         read_all(&file, MIB);

@@ -212,7 +212,7 @@ fn a_full_family_folds_into_other() {
 
 #[test]
 fn idle_series_disappear() {
-    let wish = Wish { idle_ttl: Duration::from_millis(300), interval: Duration::from_millis(100), ..alone() };
+    let wish = Wish { idle_ttl: Duration::from_secs(1), interval: Duration::from_millis(100), ..alone() };
     let sidecar = Sidecar::start(wish);
     let file = Sparse::new(2 * LIMIT);
     let cgroup = Cgroup::with_limit(LIMIT);

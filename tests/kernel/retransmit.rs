@@ -1,5 +1,5 @@
-//! The retransmit collector against the kernel's counters in each network namespace, and those of nft. Ports here are used
-//! by no other test, so that whatever else runs on the machine is not in the sums.
+//! The retransmit collector against the kernel's counters in each network namespace, and those of nft. Sums are over ports of
+//! their own, so that whatever else runs on the machine is not in them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, sendto};
 use nix::sys::wait::waitpid;
 
-use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen};
+use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, drain, in_process, listen, ports, seen};
 
 const SEGMENTS: &str = "sidecar_retransmit_segments_total";
 const TIMEOUT: &str = "sidecar_retransmit_timeout_seconds_total";
@@ -96,52 +96,44 @@ fn all_closed(ports: &[u16], connections: u64) -> impl Fn(&Metrics) -> bool {
     }
 }
 
-/// On a busy machine a kernel was seen to send a segment again, and count it, without its tracepoint being reached: about
-/// one of some hundred of those that timers send. A window in which this happened tells nothing about kinds.
-fn all_shown(side: &Side, kernel: &Kernel) -> bool {
-    side.kind("other") == 0 && side.all() == kernel.tcp("RetransSegs")
-}
-
 /// Every kind against the counter of the kernel that means the same, on both sides of a link that loses packets both ways.
 #[test]
 fn kinds_equal_the_kernels_counters_on_a_lossy_link() {
-    assert!((0..4).any(|_| lossy_link()));
+    seen(lossy_link);
 }
 
-fn lossy_link() -> bool {
-    const PORTS: [u16; 4] = [7311, 7312, 7313, 7314];
+fn lossy_link() {
+    let ports @ [large, large6, small, small6] = ports();
     let network = Network::new();
     let lossy = ["meta l4proto tcp numgen random mod 100 < 4 drop"];
     network.filter(&network.a, &lossy);
     network.filter(&network.b, &lossy);
     let sidecar = Sidecar::start(Wish::default());
     for (ip, port, connections, size) in
-        [(B4, 7311, 4, 2_000_000), (B6, 7312, 4, 2_000_000), (B4, 7313, 40, 5000), (B6, 7314, 40, 5000)]
+        [(B4, large, 4, 2_000_000), (B6, large6, 4, 2_000_000), (B4, small, 40, 5000), (B6, small6, 40, 5000)]
     {
         let server = echo(&network, ip, port, connections, size);
         exchanges(&network, ip, port, connections, size);
         server.join().unwrap();
     }
-    let metrics = sidecar.until(all_closed(&PORTS, 88));
+    let metrics = sidecar.until(all_closed(&ports, 88));
     for (role, ns) in [("client", &network.a), ("server", &network.b)] {
-        let (side, kernel) = (Side { metrics: &metrics, role, ports: &PORTS }, Kernel(&network, ns));
+        let (side, kernel) = (Side { metrics: &metrics, role, ports: &ports }, Kernel(&network, ns));
         assert!(side.all() > 50, "the link is not lossy");
-        assert_eq!(side.sum(RETRANSMITS, &[]), kernel.tcp("RetransSegs"), "{role}");
-        if !all_shown(&side, &kernel) {
-            return false;
-        }
+        let all = kernel.tcp("RetransSegs");
+        assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (all, all), "{role}");
+        assert_eq!(side.kind("other"), 0, "{role}");
         assert_eq!(side.kind("fast"), kernel.ext("TCPFastRetrans"), "{role}");
         assert_eq!(side.kind("syn") + side.kind("synack"), kernel.ext("TCPSynRetrans"), "{role}");
         assert!(side.kind("loss_probe") <= kernel.ext("TCPLossProbes"), "{role}: those with new data count there, too");
         assert_eq!(side.sum(SPURIOUS, &[]), kernel.ext("TCPDSACKRecvSegs"), "{role}");
     }
     // A timer that finds its segment still queued on this host fires for nothing. SYN-ACKs have timers, too.
-    let (side, kernel) = (Side { metrics: &metrics, role: "client", ports: &PORTS }, Kernel(&network, &network.a));
+    let (side, kernel) = (Side { metrics: &metrics, role: "client", ports: &ports }, Kernel(&network, &network.a));
     let released = kernel.ext("TCPTimeouts") + kernel.ext("TCPSlowStartRetrans");
     let sent = side.kind("timeout") + side.kind("syn");
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((sent..=sent + idle).contains(&released), "{released} by timers, {sent} sent, at most {idle} for nothing");
-    true
 }
 
 /// Connected sockets: the client's in `a`, the server's in `b`.
@@ -154,14 +146,16 @@ fn pair(network: &Network, ip: &'static str, port: u16) -> (TcpStream, TcpStream
 /// The last segment of a message is lost: nothing comes after it that the peer could acknowledge.
 #[test]
 fn tail_losses_are_loss_probes() {
-    assert!((0..4).any(|_| tail_losses()));
+    seen(tail_losses);
 }
 
-fn tail_losses() -> bool {
+fn tail_losses() {
     let network = Network::new();
-    network.filter(&network.b, &["tcp dport { 7321, 7322 } meta length > 500 numgen inc mod 2 == 0 drop"]);
+    let ports @ [port4, port6] = ports();
+    let lossy = format!("tcp dport {{ {port4}, {port6} }} meta length > 500 numgen inc mod 2 == 0 drop");
+    network.filter(&network.b, &[&lossy]);
     let sidecar = Sidecar::start(Wish::default());
-    for (ip, port) in [(B4, 7321), (B6, 7322)] {
+    for (ip, port) in [(B4, port4), (B6, port6)] {
         let (mut client, mut server) = pair(&network, ip, port);
         for _ in 0..5 {
             client.write_all(&[1; 1000]).unwrap();
@@ -171,14 +165,11 @@ fn tail_losses() -> bool {
         }
     }
     let metrics = sidecar.snapshot();
-    let (side, kernel) =
-        (Side { metrics: &metrics, role: "client", ports: &[7321, 7322] }, Kernel(&network, &network.a));
+    let (side, kernel) = (Side { metrics: &metrics, role: "client", ports: &ports }, Kernel(&network, &network.a));
     // When a probe is not allowed yet, it is left to the timer, which may fire for nothing. There is no new data that a
     // probe could carry.
     let all = side.sum(SEGMENTS, &[("state", "established")]);
-    if !all_shown(&side, &kernel) {
-        return false;
-    }
+    assert_eq!((side.all(), side.kind("other")), (kernel.tcp("RetransSegs"), 0));
     assert_eq!(side.all(), all);
     assert!(all >= 10, "each message was lost once");
     assert!(side.kind("loss_probe") >= 2, "the first loss of each connection is a tail loss");
@@ -186,7 +177,6 @@ fn tail_losses() -> bool {
     assert_eq!(side.kind("timeout"), all - side.kind("loss_probe"));
     let idle = kernel.ext("TCPSpuriousRtxHostQueues");
     assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
-    true
 }
 
 /// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
@@ -211,13 +201,13 @@ fn timeout_of(stream: &TcpStream) -> f64 {
 fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    for (ip, ports) in [(B4, 7331..7335), (B6, 7335..7339)] {
-        assert!(ports.into_iter().any(|port| three_timers(&network, &sidecar, ip, port)), "{ip}");
+    for ip in [B4, B6] {
+        assert!(ports::<4>().into_iter().any(|port| three_timers(&network, &sidecar, ip, port)), "{ip}");
     }
 }
 
 /// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing; or
-/// as for [`all_shown`].
+/// if one was not seen, as for [`seen`].
 fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
     let (mut client, mut server) = pair(network, ip, port);
     let kernel = Kernel(network, &network.a);
@@ -244,34 +234,40 @@ fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u1
 
 #[test]
 fn lost_syns_and_syn_acks_are_told_apart() {
+    seen(lost_syns_and_syn_acks);
+}
+
+fn lost_syns_and_syn_acks() {
     let network = Network::new();
-    network.filter(&network.b, &["tcp dport { 7341, 7343 } drop"]);
-    network.filter(&network.a, &["tcp sport { 7342, 7344 } drop"]);
+    let [nobody] = ports();
+    let ports @ [syn4, synack4, syn6, synack6] = ports();
+    network.filter(&network.b, &[&format!("tcp dport {{ {syn4}, {syn6} }} drop")]);
+    network.filter(&network.a, &[&format!("tcp sport {{ {synack4}, {synack6} }} drop")]);
     let sidecar = Sidecar::start(Wish::default());
     let listening =
         |ip, port| network.within(&network.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
-    let _listeners = [(B4, 7342), (B6, 7344)].map(|(ip, port)| listening(ip, port));
-    let connects = [(B4, 7341), (B4, 7342), (B6, 7343), (B6, 7344)].map(|to| {
+    let _listeners = [(B4, synack4), (B6, synack6)].map(|(ip, port)| listening(ip, port));
+    let connects = [(B4, syn4), (B4, synack4), (B6, syn6), (B6, synack6)].map(|to| {
         network.within(&network.a, move || {
             // A SYN that waits for the address of its neighbour is not sent again.
-            assert!(TcpStream::connect((to.0, 7340)).is_err());
+            assert!(TcpStream::connect((to.0, nobody)).is_err());
             retry_syns("2");
             assert!(TcpStream::connect(to).is_err());
         })
     });
     connects.into_iter().for_each(|connect| connect.join().unwrap());
-    let metrics = sidecar.snapshot();
-    let ports = [7341, 7342, 7343, 7344];
+    // The server goes on.
+    let (metrics, [client, server]) = network.retransmits_at_rest(&sidecar);
     let side = |role| Side { metrics: &metrics, role, ports: &ports };
     assert_eq!(side("client").sum(SEGMENTS, &[("kind", "syn"), ("state", "syn_sent")]), 8);
-    assert_eq!((side("client").all(), Kernel(&network, &network.a).tcp("RetransSegs")), (8, 8));
+    assert_eq!((side("client").all(), client), (8, 8));
     for port in ports {
         let waited = metrics.number(TIMEOUT, &[("role", "client"), ("dst_port", &port.to_string())]);
         assert_eq!(waited, Some(3.0), "{port}");
     }
     let synacks = side("server").sum(SEGMENTS, &[("kind", "synack"), ("state", "syn_recv")]);
     assert!(synacks >= 4, "the client's SYN came again, and was answered again");
-    assert_eq!((synacks, synacks), (side("server").all(), Kernel(&network, &network.b).tcp("RetransSegs")));
+    assert_eq!((synacks, synacks), (side("server").all(), server));
 }
 
 /// Has connects of this namespace give up after so many, each after twice the time.
@@ -284,19 +280,25 @@ fn retry_syns(times: &str) {
 /// With fast open the SYN-ACK belongs to a socket that is there before the handshake is over.
 #[test]
 fn syn_acks_of_fast_open_count_once() {
+    seen(syn_acks_of_fast_open);
+}
+
+fn syn_acks_of_fast_open() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    let listener = network.within(&network.b, || {
+    let [port] = ports();
+    let listener = network.within(&network.b, move || {
         allow_fast_open();
-        TcpListener::bind((B4, 7345)).unwrap()
+        TcpListener::bind((B4, port)).unwrap()
     });
     let listener = listener.join().unwrap();
     set_option(&listener, nix::libc::IPPROTO_TCP, nix::libc::TCP_FASTOPEN, &5);
-    network.filter(&network.a, &["tcp sport 7345 tcp flags & (syn | ack) == (syn | ack) numgen inc mod 3 < 2 drop"]);
-    let client = network.within(&network.a, || {
+    let lossy = format!("tcp sport {port} tcp flags & (syn | ack) == (syn | ack) numgen inc mod 3 < 2 drop");
+    network.filter(&network.a, &[&lossy]);
+    let client = network.within(&network.a, move || {
         allow_fast_open();
         let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
-        let (to, flags) = (SockaddrIn::new(10, 199, 0, 2, 7345), MsgFlags::from_bits_retain(nix::libc::MSG_FASTOPEN));
+        let (to, flags) = (SockaddrIn::new(10, 199, 0, 2, port), MsgFlags::from_bits_retain(nix::libc::MSG_FASTOPEN));
         sendto(socket.as_raw_fd(), b"early", &to, flags).unwrap();
         TcpStream::from(socket).read_exact(&mut [0; 4]).unwrap();
     });
@@ -305,15 +307,15 @@ fn syn_acks_of_fast_open_count_once() {
     server.write_all(b"late").unwrap();
     client.join().unwrap();
     drop(server);
-    let metrics = sidecar.until(all_closed(&[7345], 1));
+    sidecar.until(all_closed(&[port], 1));
+    let (metrics, counts) = network.retransmits_at_rest(&sidecar);
     assert_eq!(Kernel(&network, &network.b).ext("TCPFastOpenPassive"), 1);
-    for (role, ns) in [("client", &network.a), ("server", &network.b)] {
-        let side = Side { metrics: &metrics, role, ports: &[7345] };
-        let kernel = Kernel(&network, ns).tcp("RetransSegs");
+    for (role, kernel) in ["client", "server"].into_iter().zip(counts) {
+        let side = Side { metrics: &metrics, role, ports: &[port] };
         assert!(kernel > 0, "{role}");
         assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (kernel, kernel), "{role}");
     }
-    assert!(Side { metrics: &metrics, role: "server", ports: &[7345] }.kind("synack") > 0);
+    assert!(Side { metrics: &metrics, role: "server", ports: &[port] }.kind("synack") > 0);
 }
 
 /// For clients and servers of the namespace, and without cookies: Documentation/networking/ip-sysctl.rst.
@@ -324,13 +326,18 @@ fn allow_fast_open() {
 /// RetransSegs counts what this host could not send, too.
 #[test]
 fn segments_that_this_host_fails_to_send_count() {
+    seen(segments_that_this_host_fails_to_send);
+}
+
+fn segments_that_this_host_fails_to_send() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    let (mut client, mut server) = pair(&network, B4, 7351);
+    let [port] = ports();
+    let (mut client, mut server) = pair(&network, B4, port);
     let kernel = Kernel(&network, &network.a);
-    network.filter(&network.b, &["tcp dport 7351 drop"]);
+    network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
     client.write_all(&[1; 100]).unwrap();
-    network.filter_at(&network.a, "output", &["tcp dport 7351 drop"]);
+    network.filter_at(&network.a, "output", &[&format!("tcp dport {port} drop")]);
     let deadline = Instant::now() + Duration::from_secs(20);
     while kernel.ext("TCPRetransFail") < 3 {
         assert!(Instant::now() < deadline, "retransmissions do not fail");
@@ -339,9 +346,8 @@ fn segments_that_this_host_fails_to_send_count() {
     network.unfilter(&network.a, "output");
     network.unfilter(&network.b, "input");
     server.read_exact(&mut [0; 100]).unwrap();
-    let metrics = sidecar.snapshot();
-    let side = Side { metrics: &metrics, role: "client", ports: &[7351] };
-    let all = kernel.tcp("RetransSegs");
+    let (metrics, [all, _]) = network.retransmits_at_rest(&sidecar);
+    let side = Side { metrics: &metrics, role: "client", ports: &[port] };
     assert_eq!((side.all(), side.sum(RETRANSMITS, &[])), (all, all));
     // Where the kernel does not show failures, their cause is not known.
     let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_retransmit_skb"]);
@@ -352,19 +358,25 @@ fn segments_that_this_host_fails_to_send_count() {
 /// Also with tcp at work, but not shown.
 #[test]
 fn a_series_keeps_the_name_of_its_process() {
+    seen(a_named_process);
+}
+
+fn a_named_process() {
     let network = Network::new();
-    network.filter(&network.b, &["tcp dport 7361 drop"]);
+    let [port] = ports();
+    network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
     let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
-    let client = network.within(&network.a, || {
+    let client = network.within(&network.a, move || {
         let child = in_process("unheard", || {
             retry_syns("1");
-            assert!(TcpStream::connect((B4, 7361)).is_err());
+            assert!(TcpStream::connect((B4, port)).is_err());
         });
         waitpid(child, None).unwrap();
     });
     client.join().unwrap();
     let metrics = sidecar.snapshot();
-    let labels = [("comm", "unheard"), ("role", "client"), ("dst_ip", B4), ("dst_port", "7361")];
+    let port = port.to_string();
+    let labels = [("comm", "unheard"), ("role", "client"), ("dst_ip", B4), ("dst_port", port.as_str())];
     assert_eq!(metrics.sum(SEGMENTS, &labels), 1);
     assert_eq!(metrics.number(TIMEOUT, &labels), Some(1.0));
     assert_eq!(metrics.count(RETRANSMITS, &[]), 0);
@@ -378,13 +390,16 @@ fn resets_equal_the_kernels_counters() {
         network.filter(ns, &["tcp flags & rst == rst counter"]);
     }
     let sidecar = Sidecar::start(Wish::default());
-    let refused = network.within(&network.a, || {
-        for (to, times) in [((B4, 7371), 5), ((B6, 7372), 3)] {
+    let refused @ [refused4, refused6] = ports();
+    let unread @ [unread4, unread6] = ports();
+    let aborted @ [aborted4, aborted6] = ports();
+    let connects = network.within(&network.a, move || {
+        for (to, times) in [((B4, refused4), 5), ((B6, refused6), 3)] {
             (0..times).for_each(|_| assert!(TcpStream::connect(to).is_err()));
         }
     });
-    refused.join().unwrap();
-    for (ip, port) in [(B4, 7373), (B6, 7374)] {
+    connects.join().unwrap();
+    for (ip, port, other) in [(B4, unread4, aborted4), (B6, unread6, aborted6)] {
         // Closed with something left to read.
         let (mut client, server) = pair(&network, ip, port);
         client.write_all(b"unread").unwrap();
@@ -392,7 +407,7 @@ fn resets_equal_the_kernels_counters() {
         drop(server);
         assert!(client.read(&mut [0]).is_err());
         // Closed without waiting for what is on its way.
-        let (client, mut server) = pair(&network, ip, port + 2);
+        let (client, mut server) = pair(&network, ip, other);
         set_option(&client, nix::libc::SOL_SOCKET, nix::libc::SO_LINGER, &[1, 0]);
         drop(client);
         assert!(server.read(&mut [0]).is_err());
@@ -406,9 +421,8 @@ fn resets_equal_the_kernels_counters() {
         metrics.sum(RESETS, &labels)
     };
     let sums = |direction| {
-        let of = |ports: std::ops::RangeInclusive<u16>| ports.map(|port| sum(port, &[("direction", direction)])).sum();
-        let sums: [u64; 3] = [of(7371..=7372), of(7373..=7374), of(7375..=7376)];
-        sums
+        let of = |ports: [u16; 2]| ports.map(|port| sum(port, &[("direction", direction)])).iter().sum::<u64>();
+        [refused, unread, aborted].map(of)
     };
     assert_eq!(sums("received"), [8, 2, 2]);
     assert_eq!((network.filtered(&network.a), network.filtered(&network.b)), (vec![10], vec![2]));
@@ -417,10 +431,10 @@ fn resets_equal_the_kernels_counters() {
     assert_eq!(sums("sent"), [if all_shown { 8 } else { 0 }, 2, 2]);
     // Those of sockets have a name; before 6.10 none has a reason.
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
-    let aborted = [("direction", "sent"), ("comm", comm.trim())];
-    assert_eq!((sum(7373, &aborted), sum(7376, &aborted)), (1, 1));
-    let refused = [("direction", "sent"), ("reason", "no_socket")];
-    assert_eq!((sum(7371, &refused), sum(7372, &refused)), if all_shown { (5, 3) } else { (0, 0) });
+    let named = [("direction", "sent"), ("comm", comm.trim())];
+    assert_eq!((sum(unread4, &named), sum(aborted6, &named)), (1, 1));
+    let nobody = [("direction", "sent"), ("reason", "no_socket")];
+    assert_eq!((sum(refused4, &nobody), sum(refused6, &nobody)), if all_shown { (5, 3) } else { (0, 0) });
 }
 
 /// Ten thousand messages that arrive.

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::tcp::Label;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 
 use crate::fixture::{
-    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, serve, serve_here,
+    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, ports, seen, serve,
+    serve_here,
 };
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
@@ -74,7 +76,8 @@ fn bytes_and_connections_are_exact_on_loopback() {
 fn bytes_and_connections_are_exact_across_namespaces() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    for (ip, port) in [(B4, 7001), (B6, 7002)] {
+    let [port4, port6] = ports();
+    for (ip, port) in [(B4, port4), (B6, port6)] {
         let ready = Arc::new(Barrier::new(2));
         let started = Arc::clone(&ready);
         let server = network.within(&network.b, move || {
@@ -152,11 +155,13 @@ fn live_connections_are_as_exact_as_closed_ones() {
     let open = |sent, received| Account { sent, received, opened: 1, closed: 0, active: 1 };
     assert_eq!(account(&metrics, "client", port), open(5000, 70));
     assert_eq!(account(&metrics, "server", port), open(70, 5000));
-    // What this process knows of its own socket from the kernel: segments and round-trip time.
-    let info = tcp_info(&client);
+    // What this process knows of its own socket from the kernel: segments and round-trip time. Acknowledgements wait for
+    // a while before they are sent.
     let port_label = port.to_string();
     let labels = [("role", "client"), ("dst_port", port_label.as_str())];
-    let metrics = sidecar.snapshot();
+    let mut moments = (0..100).map(|_| (tcp_info(&client), sidecar.snapshot(), tcp_info(&client)));
+    let quiet = moments.find(|(before, _, after)| before == after);
+    let (info, metrics, _) = quiet.expect("a moment in which nothing is sent");
     assert_eq!(metrics.sum("sidecar_connection_packets_sent_total", &labels), info.segs_out);
     assert_eq!(metrics.sum("sidecar_connection_packets_received_total", &labels), info.segs_in);
     let rtt = metrics.histogram("sidecar_connection_rtt_seconds", &labels).expect("round trips are sampled");
@@ -174,6 +179,7 @@ fn live_connections_are_as_exact_as_closed_ones() {
     assert_eq!(metrics.count("sidecar_connection_duration_seconds", &labels), 0);
 }
 
+#[derive(PartialEq)]
 struct Info {
     segs_in: u64,
     segs_out: u64,
@@ -314,52 +320,62 @@ fn an_open_connection_belongs_to_who_holds_it() {
 
 #[test]
 fn failed_connects_say_why() {
+    seen(failed_connects);
+}
+
+fn failed_connects() {
     let network = Network::new();
-    network.filter(&network.b, &["tcp dport 81 drop", "tcp dport 82 reject with icmpx type host-unreachable"]);
+    let ports @ [refused, dropped, rejected] = ports();
+    let rules =
+        [format!("tcp dport {dropped} drop"), format!("tcp dport {rejected} reject with icmpx type host-unreachable")];
+    network.filter(&network.b, &rules.each_ref().map(String::as_str));
     let sidecar = Sidecar::start(Wish::default());
-    let connects = network.within(&network.a, || {
+    let connects = network.within(&network.a, move || {
         // The SYN once more after a second, then two seconds of waiting.
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
         for ip in [B4, B6] {
-            for port in [80, 81, 82] {
+            for port in ports {
                 assert!(TcpStream::connect((ip, port)).is_err(), "{ip} {port}");
             }
         }
         // Nobody has this address: the neighbour does not answer.
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "4").unwrap();
-        let error = TcpStream::connect(("10.199.0.99", 80)).unwrap_err();
+        let error = TcpStream::connect(("10.199.0.99", refused)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable, "{error}");
     });
     connects.join().unwrap();
     let metrics = sidecar.snapshot();
-    for f in metrics.0.families.iter().filter(|f| f.descriptor.name == FAILURES) {
-        for x in &f.samples {
-            eprintln!("{:?} {:?}", x.labels, x.value);
-        }
-    }
-    assert_eq!(metrics.sum(FAILURES, &[("dst_ip", "10.199.0.99"), ("reason", "unreachable")]), 1);
+    let shown = ports.map(|port| port.to_string());
+    let nobody = [("dst_ip", "10.199.0.99"), ("dst_port", shown[0].as_str())];
+    assert_eq!(metrics.sum(FAILURES, &[nobody[0], nobody[1], ("reason", "unreachable")]), 1);
     for ip in [B4, B6] {
-        for (port, reason) in [("80", "refused"), ("81", "timeout"), ("82", "unreachable")] {
-            let labels = [("dst_ip", ip), ("dst_port", port)];
+        for (port, reason) in shown.iter().zip(["refused", "timeout", "unreachable"]) {
+            let labels = [("dst_ip", ip), ("dst_port", port.as_str())];
             assert_eq!(metrics.count(FAILURES, &labels), 1, "{ip} {port}");
             assert_eq!(metrics.sum(FAILURES, &[labels[0], labels[1], ("reason", reason)]), 1, "{ip} {port} {reason}");
+            assert_eq!(metrics.sum(OPENED, &labels), 0);
         }
-        assert_eq!(metrics.sum(OPENED, &[("dst_ip", ip)]), 0);
     }
     // The SYNs that were sent again, though no connection came of them.
-    let retransmits = [B4, B6, "10.199.0.99"].map(|ip| metrics.sum(RETRANSMITS, &[("dst_ip", ip)]));
+    let of = |ip| shown.iter().map(|port| metrics.sum(RETRANSMITS, &[("dst_ip", ip), ("dst_port", port)])).sum::<u64>();
+    let retransmits = [B4, B6, "10.199.0.99"].map(of);
     assert!(retransmits[..2].iter().all(|count| *count > 0));
     assert_eq!(retransmits.iter().sum::<u64>(), network.kernel_counter(&network.a, "Tcp", "RetransSegs"));
 }
 
 #[test]
 fn retransmissions_equal_retrans_segs() {
+    seen(lossy_exchanges);
+}
+
+fn lossy_exchanges() {
     let network = Network::new();
     let lossy = ["meta l4proto tcp numgen random mod 100 < 3 counter drop"];
     network.filter(&network.a, &lossy);
     network.filter(&network.b, &lossy);
     let sidecar = Sidecar::start(Wish::default());
-    for (ip, port) in [(B4, 7001u16), (B6, 7002)] {
+    let ports @ [port4, port6] = ports();
+    for (ip, port) in [(B4, port4), (B6, port6)] {
         let ready = Arc::new(Barrier::new(2));
         let started = Arc::clone(&ready);
         let server = network.within(&network.b, move || {
@@ -375,10 +391,10 @@ fn retransmissions_equal_retrans_segs() {
         assert_eq!(account(&metrics, "client", port), finished(10_000_000, 1000, 10), "{ip}");
         assert_eq!(account(&metrics, "server", port), finished(1000, 10_000_000, 10), "{ip}");
     }
-    let metrics = sidecar.snapshot();
-    let mut kernel = [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
+    let (metrics, mut kernel) = network.retransmits_at_rest(&sidecar);
     let mut counted: [u64; 2] = ["client", "server"].map(|role| {
-        ["7001", "7002"].map(|port| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", port)])).iter().sum()
+        let of = |port: u16| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", &port.to_string())]);
+        ports.map(of).iter().sum()
     });
     kernel.sort();
     counted.sort();
@@ -389,26 +405,25 @@ fn retransmissions_equal_retrans_segs() {
 /// SYN-ACKs are sent again though the client never answers: no connection comes to be, and RetransSegs counts them.
 #[test]
 fn retransmitted_syn_acks_of_half_open_connections_count() {
+    seen(half_open_connections);
+}
+
+fn half_open_connections() {
     let network = Network::new();
     // The client's kernel never sees the SYN-ACK, and so sends its SYN again too.
-    network.filter(&network.a, &["tcp sport 7001 drop"]);
+    let [port] = ports();
+    network.filter(&network.a, &[&format!("tcp sport {port} drop")]);
     let sidecar = Sidecar::start(Wish::default());
-    let server = network.within(&network.b, || TcpListener::bind((B4, 7001)).unwrap());
+    let server = network.within(&network.b, move || TcpListener::bind((B4, port)).unwrap());
     let listener = server.join().unwrap();
-    let connect = network.within(&network.a, || {
+    let connect = network.within(&network.a, move || {
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "2").unwrap();
-        TcpStream::connect((B4, 7001)).is_err()
+        TcpStream::connect((B4, port)).is_err()
     });
     assert!(connect.join().unwrap());
-    // The server goes on: a moment in which the kernel's count stands still.
-    let kernel = || [&network.a, &network.b].map(|ns| network.kernel_counter(ns, "Tcp", "RetransSegs"));
-    let (metrics, [client, server]) = loop {
-        let (before, metrics, after) = (kernel(), sidecar.snapshot(), kernel());
-        if before == after {
-            break (metrics, after);
-        }
-    };
-    let sum = |role| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", "7001")]);
+    // The server goes on.
+    let (metrics, [client, server]) = network.retransmits_at_rest(&sidecar);
+    let sum = |role| metrics.sum(RETRANSMITS, &[("role", role), ("dst_port", &port.to_string())]);
     assert!(server >= 2, "SYN-ACKs were sent again");
     assert_eq!((sum("client"), sum("server")), (client, server));
     drop(listener);
@@ -418,24 +433,26 @@ fn retransmitted_syn_acks_of_half_open_connections_count() {
 fn a_full_accept_queue_shows_backlog_and_overflows() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
-    let waiting = network.within(&network.b, || {
-        let listener = TcpListener::bind((B4, 7001)).unwrap();
+    let [port] = ports();
+    let waiting = network.within(&network.b, move || {
+        let listener = TcpListener::bind((B4, port)).unwrap();
         // SAFETY: a valid descriptor; shrinks the queue.
         assert_eq!(unsafe { nix::libc::listen(listener.as_raw_fd(), 3) }, 0);
         listener
     });
     let listener = waiting.join().unwrap();
-    let clients = network.within(&network.a, || {
+    let clients = network.within(&network.a, move || {
         let connect = || {
             TcpStream::connect_timeout(
-                &(B4.parse::<std::net::IpAddr>().unwrap(), 7001).into(),
+                &(B4.parse::<std::net::IpAddr>().unwrap(), port).into(),
                 Duration::from_millis(500),
             )
         };
         (0..8).map(|_| connect()).collect::<Vec<_>>()
     });
     let clients = clients.join().unwrap();
-    let labels = [("dst_port", "7001")];
+    let port = port.to_string();
+    let labels = [("dst_port", port.as_str())];
     let metrics = sidecar.snapshot();
     assert_eq!(metrics.sum("sidecar_listen_backlog", &labels), 4, "a queue of 3 takes 4");
     drop(listener);
@@ -509,7 +526,7 @@ fn a_full_family_folds_into_other_and_sums_stay_exact() {
 
 #[test]
 fn idle_series_disappear_and_may_come_back() {
-    let wish = Wish { idle_ttl: Duration::from_millis(300), interval: Duration::from_millis(100), ..Wish::default() };
+    let wish = Wish { idle_ttl: Duration::from_secs(1), interval: Duration::from_millis(100), ..Wish::default() };
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
@@ -647,7 +664,13 @@ fn nothing_is_left_behind() {
 fn no_program_is_on_a_send_receive_or_syscall_path() {
     let sidecar = Sidecar::start(Wish { modules: vec!["tcp"], ..Wish::default() });
     let metrics = sidecar.snapshot();
-    let hooks = ["inet_sock_set_state", "tcp_retransmit_synack", "bpf_sk_storage_map", "task_file"];
+    let hooks = [
+        "inet_sock_set_state",
+        "tcp_retransmit_synack",
+        "bpf_sk_storage_map",
+        "bpf_sk_storage_map (list)",
+        "task_file",
+    ];
     for hook in hooks {
         assert_eq!(metrics.count("sidecar_hook_info", &[("hook", hook)]), 1, "{hook}");
     }
@@ -693,26 +716,28 @@ fn names_of_any_bytes_stay_apart() {
 #[test]
 fn the_audit_tells_namespaces_apart_that_share_a_number() {
     let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::default() });
+    let kernel = |metrics: &Metrics| metrics.sum("sidecar_audit_kernel_total", &[("counter", "connects")]);
     let mut before = 0;
     for _ in 0..3 {
         let network = Network::new();
         let namespace = std::fs::File::open(format!("/run/netns/{}", network.a)).unwrap();
+        // What it did before a walk has found it living there is not known.
         let child = in_process("ns-load", || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
             let listener = listen("127.0.0.1");
             let to = listener.local_addr().unwrap();
-            // Time for a walk to find somebody living here, who holds a socket.
-            thread::sleep(Duration::from_millis(700));
-            let server = serve(listener, 20, 1, 1);
-            (0..20).for_each(|_| exchange(to, 1, 1));
-            server.join().unwrap();
-            // And for a tick to see the counters once more.
-            thread::sleep(Duration::from_millis(500));
+            let _server = serve(listener, usize::MAX, 1, 1);
+            loop {
+                (0..20).for_each(|_| exchange(to, 1, 1));
+                thread::sleep(Duration::from_millis(100));
+            }
         });
-        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
-        let metrics = sidecar.snapshot();
-        let kernel = metrics.sum("sidecar_audit_kernel_total", &[("counter", "connects")]);
-        assert!(kernel >= before + 20, "from {before} to {kernel} for 20 connects");
-        before = kernel;
+        let shown = kernel(&sidecar.until(|metrics| kernel(metrics) >= before + 100));
+        kill(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        assert!(shown >= before + 100, "from {before} to {shown}, with more than a hundred connects");
+        let after = kernel(&sidecar.snapshot());
+        assert!(after >= shown, "from {shown} to {after}");
+        before = after;
     }
 }

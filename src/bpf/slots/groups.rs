@@ -30,7 +30,7 @@ struct Group<K, V> {
 
 /// What is to be added to slots that stand for several, and which others are not shown.
 #[derive(Debug)]
-pub struct Plan<V> {
+pub struct Sums<V> {
     extra: HashMap<u32, V>,
     hidden: HashSet<u32>,
 }
@@ -42,14 +42,14 @@ impl<K, L, V> Default for Groups<K, L, V> {
 }
 
 impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
-    /// Gives every slot a name that has none. With another `generation` than last time all of them are named anew, as are
+    /// Gives every slot a name that has none; what gets none is not shown, and asked for again next time. With another `generation` than last time all of them are named anew, as are
     /// `retired` ones that are still shown with others, and what was left; that is forgotten whose name nobody has any more.
     pub fn name(
         &mut self,
         live: &[(u32, K)],
         retired: &[(u32, K)],
         generation: u64,
-        mut name: impl FnMut(u32, &K) -> L,
+        mut name: impl FnMut(u32, &K) -> Option<L>,
     ) {
         let mut left = Vec::new();
         let mut also = Vec::new();
@@ -64,8 +64,9 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
             if self.names.len() <= index {
                 self.names.resize_with(index + 1, || None);
             }
-            if self.names[index].is_none() {
-                let name = name(*slot, key);
+            if self.names[index].is_none()
+                && let Some(name) = name(*slot, key)
+            {
                 let new = || Group { slots: Vec::new(), left: None };
                 self.groups.entry(name.clone()).or_insert_with(new).slots.push(*slot);
                 self.names[index] = Some(name);
@@ -74,7 +75,7 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
         }
         for (key, value) in left {
             // Slot 0 leaves nothing: it stays.
-            if let Some(group) = self.groups.get_mut(&name(u32::MAX, &key)) {
+            if let Some(group) = name(u32::MAX, &key).and_then(|name| self.groups.get_mut(&name)) {
                 self.heirs += usize::from(group.left.is_none());
                 group.inherit(key, &value);
             }
@@ -87,10 +88,10 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
     }
 
     /// How to show `live` slots. What `retired` ones have counted, which are on their way out, is shown with them.
-    pub fn plan<E>(&self, live: &[u32], retired: &[u32], read: impl Fn(u32) -> Result<V, E>) -> Result<Plan<V>, E> {
-        let mut plan = Plan { extra: HashMap::new(), hidden: HashSet::new() };
+    pub fn sums<E>(&self, live: &[u32], retired: &[u32], read: impl Fn(u32) -> Result<V, E>) -> Result<Sums<V>, E> {
+        let mut sums = Sums { extra: HashMap::new(), hidden: HashSet::new() };
         if self.groups.len() == self.named && self.heirs == 0 {
-            return Ok(plan);
+            return Ok(sums);
         }
         let mut first = HashMap::new();
         for &slot in live {
@@ -100,21 +101,21 @@ impl<K: Copy, L: Clone + Eq + Hash, V: Sum> Groups<K, L, V> {
                 continue;
             }
             if let Some(&shown) = first.get(name) {
-                plan.more(shown, &read(slot)?);
-                plan.hidden.insert(slot);
+                sums.more(shown, &read(slot)?);
+                sums.hidden.insert(slot);
             } else {
                 first.insert(name, slot);
                 if let Some((_, left)) = &group.left {
-                    plan.more(slot, left);
+                    sums.more(slot, left);
                 }
             }
         }
         for &slot in retired {
             if let Some(&shown) = self.of(slot).and_then(|name| first.get(name)) {
-                plan.more(shown, &read(slot)?);
+                sums.more(shown, &read(slot)?);
             }
         }
-        Ok(plan)
+        Ok(sums)
     }
 
     /// A slot was retired. If no slot of its name is in use any more, the name ends, and is given back with all that was
@@ -166,7 +167,7 @@ impl<K, V: Sum> Group<K, V> {
     }
 }
 
-impl<V: Sum> Plan<V> {
+impl<V: Sum> Sums<V> {
     fn more(&mut self, slot: u32, value: &V) {
         self.extra.entry(slot).and_modify(|extra| extra.add(value)).or_insert(*value);
     }
@@ -203,28 +204,28 @@ mod tests {
 
     /// What is shown under each name.
     fn shown(groups: &Groups<u64, u64, u64>, live: Slots<'_>, retired: Slots<'_>) -> Vec<(u64, u64)> {
-        let plan = groups.plan(live, retired, read).unwrap();
-        let one = |&slot: &u32| Some((*groups.of(slot)?, plan.show(slot, read(slot).unwrap())?));
+        let sums = groups.sums(live, retired, read).unwrap();
+        let one = |&slot: &u32| Some((*groups.of(slot)?, sums.show(slot, read(slot).unwrap())?));
         live.iter().filter_map(one).collect()
     }
 
     #[test]
     fn slots_of_one_name_are_one_sum() {
         let mut groups = Groups::default();
-        groups.name(&[(1, 7), (2, 8), (3, 7)], &[], 0, |_, key| *key);
+        groups.name(&[(1, 7), (2, 8), (3, 7)], &[], 0, |_, key| Some(*key));
         assert_eq!(shown(&groups, &[1, 2, 3], &[]), [(7, 1010), (8, 100)]);
     }
 
     #[test]
     fn a_sum_does_not_fall_when_one_of_its_slots_goes() {
         let mut groups = Groups::default();
-        groups.name(&[(1, 7), (2, 7)], &[], 0, |_, key| *key);
+        groups.name(&[(1, 7), (2, 7)], &[], 0, |_, key| Some(*key));
         assert_eq!(groups.retire(1, &[], read).unwrap(), None);
         assert_eq!(shown(&groups, &[2], &[1]), [(7, 110)]);
         groups.leave(1, 7, &10);
         assert_eq!(shown(&groups, &[2], &[]), [(7, 110)]);
         // Somebody else has the slot now.
-        groups.name(&[(1, 9), (2, 7)], &[], 0, |_, key| *key);
+        groups.name(&[(1, 9), (2, 7)], &[], 0, |_, key| Some(*key));
         assert_eq!(shown(&groups, &[1, 2], &[]), [(9, 10), (7, 110)]);
         assert_eq!(groups.retire(2, &[], read).unwrap(), Some((7, 110)));
         assert_eq!(shown(&groups, &[1], &[2]), [(9, 10)]);
@@ -233,10 +234,10 @@ mod tests {
     #[test]
     fn a_name_that_ended_starts_again_from_nothing() {
         let mut groups = Groups::default();
-        groups.name(&[(1, 7), (2, 7)], &[], 0, |_, key| *key);
+        groups.name(&[(1, 7), (2, 7)], &[], 0, |_, key| Some(*key));
         assert_eq!(groups.retire(1, &[], read).unwrap(), None);
         assert_eq!(groups.retire(2, &[1], read).unwrap(), Some((7, 110)));
-        groups.name(&[(3, 7)], &[(1, 7), (2, 7)], 0, |_, key| *key);
+        groups.name(&[(3, 7)], &[(1, 7), (2, 7)], 0, |_, key| Some(*key));
         assert_eq!(shown(&groups, &[3], &[1, 2]), [(7, 1000)]);
         groups.leave(1, 7, &10);
         groups.leave(2, 7, &100);
@@ -246,14 +247,14 @@ mod tests {
     #[test]
     fn with_a_new_generation_everything_is_named_anew() {
         let mut groups = Groups::default();
-        groups.name(&[(1, 7), (2, 7), (3, 8), (4, 8)], &[], 0, |_, key| *key);
+        groups.name(&[(1, 7), (2, 7), (3, 8), (4, 8)], &[], 0, |_, key| Some(*key));
         groups.retire(1, &[], read).unwrap();
         groups.leave(1, 7, &10);
         groups.retire(4, &[], read).unwrap();
         let total = |groups: &Groups<_, _, _>| shown(groups, &[2, 3], &[4]).iter().map(|(_, sum)| sum).sum::<u64>();
-        groups.name(&[(2, 7), (3, 8)], &[(4, 8)], 1, |_, _| 5);
+        groups.name(&[(2, 7), (3, 8)], &[(4, 8)], 1, |_, _| Some(5));
         assert_eq!((shown(&groups, &[2, 3], &[4]), total(&groups)), (vec![(5, 11110)], 11110));
-        groups.name(&[(2, 7), (3, 8)], &[(4, 8)], 2, |_, key| *key);
+        groups.name(&[(2, 7), (3, 8)], &[(4, 8)], 2, |_, key| Some(*key));
         assert_eq!(total(&groups), 11110);
     }
 }

@@ -118,21 +118,21 @@ impl<V: Slot, L> SlotTable<V, L> {
 }
 
 impl<V: Slot + Sum, L: Clone + Eq + Hash> SlotTable<V, L> {
-    /// What was counted under each name, `other` first if anything was counted there. `name` is asked once for each slot,
-    /// and again for all of them when `generation` is another than last time.
+    /// What was counted under each name, `other` first if anything was counted there. `name` is asked once for each slot
+    /// (one without a name is not shown, and asked for again), and for all of them when `generation` is another than last time.
     ///
     /// # Errors
     /// If the array has grown and cannot be mapped further.
     pub fn sums(
         &mut self,
         generation: u64,
-        name: impl FnMut(u32, &V::Key) -> L,
+        name: impl FnMut(u32, &V::Key) -> Option<L>,
     ) -> io::Result<impl Iterator<Item = (&L, V)>> {
         let live = self.slots.live()?;
         self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
         let (slots, groups) = (&self.slots, &self.groups);
-        let plan = groups.plan(&live, &slots.retired, |slot| io::Result::Ok(slots.mapping.read(slot as usize)))?;
-        let shown = move |slot| Some((groups.of(slot)?, plan.show(slot, slots.mapping.read(slot as usize))?));
+        let merged = groups.sums(&live, &slots.retired, |slot| io::Result::Ok(slots.mapping.read(slot as usize)))?;
+        let shown = move |slot| Some((groups.of(slot)?, merged.show(slot, slots.mapping.read(slot as usize))?));
         Ok(live.into_iter().filter_map(shown))
     }
 

@@ -72,15 +72,19 @@ impl<S: Slot, V: Counts, L: Clone + Eq + Hash> CpuTable<S, V, L> {
     ///
     /// # Errors
     /// If the array has grown and cannot be mapped further, or the kernel does not tell the counters.
-    pub fn sums(&mut self, generation: u64, name: impl FnMut(u32, &S::Key) -> L) -> libbpf_rs::Result<Vec<(&L, V)>> {
+    pub fn sums(
+        &mut self,
+        generation: u64,
+        name: impl FnMut(u32, &S::Key) -> Option<L>,
+    ) -> libbpf_rs::Result<Vec<(&L, V)>> {
         let live = self.slots.live()?;
         self.groups.name(&self.slots.keys(&live), &self.slots.keys(&self.slots.retired), generation, name);
         let (counts, groups) = (&self.counts, &self.groups);
-        let plan = groups.plan(&live, &self.slots.retired, |slot| counts.sum(slot))?;
+        let merged = groups.sums(&live, &self.slots.retired, |slot| counts.sum(slot))?;
         let mut sums = Vec::with_capacity(live.len());
         for slot in live {
             if let Some(name) = groups.of(slot)
-                && let Some(sum) = plan.show(slot, counts.sum(slot)?)
+                && let Some(sum) = merged.show(slot, counts.sum(slot)?)
             {
                 sums.push((name, sum));
             }

@@ -24,6 +24,7 @@ use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
+use crate::target::Target;
 
 /// A host has some dozens of reasons, functions and services in use; a slot takes 24 bytes for each CPU.
 const MAX_SERIES: u32 = 2048;
@@ -52,6 +53,7 @@ struct Drops<'a> {
     attachment: Attachment,
     limits: Limits,
     identity: Identity,
+    target: Target,
     reasons: Reasons,
     drops: CpuTable<drops_slot, drops_counts, Labels>,
     functions: SlotTable<drops_function, ()>,
@@ -74,6 +76,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 fn prepare(open: &mut OpenDropsSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     setup.shared.lend_sockets(object)?;
     slots::size_percpu(object, "drops", setup.limits.max_series.min(MAX_SERIES))?;
     slots::size(object, "function", setup.limits.max_series.min(MAX_FUNCTIONS))
@@ -85,6 +88,7 @@ impl<'a> Drops<'a> {
         Ok(Drops {
             limits: setup.limits,
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             reasons: Reasons::new(names(reasons::CORE), names(reasons::SUBSYSTEMS)),
             drops: CpuTable::new(skel.object(), "drops")?,
             functions: SlotTable::new(skel.object(), "function")?,
@@ -111,9 +115,12 @@ impl Collector for Drops<'_> {
             _ => OTHER.to_owned(),
         };
         let (identity, generation, reasons) = (&self.identity, self.identity.generation(), &mut self.reasons);
+        let target = &self.target;
         let name = |slot, key: &drops_key| {
-            let reason = reasons.name(key.reason, |of| module_enumeration(of.module, of.enumeration));
-            decode::series(slot, key, identity, reason, location(key.function))
+            target.name(slot, key.who.cgroup, || {
+                let reason = reasons.name(key.reason, |of| module_enumeration(of.module, of.enumeration));
+                decode::series(slot, key, identity, reason, location(key.function))
+            })
         };
         let mut drops = Family::new(&metrics::DROPS);
         for (labels, counts) in self.drops.sums(generation, name).map_err(CollectError::during("reading the drops"))? {

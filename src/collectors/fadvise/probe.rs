@@ -23,6 +23,7 @@ use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
+use crate::target::Target;
 
 /// Label sets, with `other` a power of two, as hash tables like it. Names of processes times seven advices.
 const MAX_CALLS: u32 = 2047;
@@ -74,6 +75,7 @@ struct Fadvise<'a> {
     attachment: Attachment,
     limits: Limits,
     identity: Identity,
+    target: Target,
     window_ns: u64,
     calls: SlotTable<fadvise_call, Labels>,
     failures: SlotTable<fadvise_failure, Labels>,
@@ -103,6 +105,7 @@ fn prepare(open: &mut OpenFadviseSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> li
     };
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     slots::size(object, "calls", setup.limits.max_series.min(MAX_CALLS))?;
     slots::size(object, "failures", setup.limits.max_series.min(MAX_OTHERS))?;
     slots::size(object, "effects", setup.limits.max_series.min(MAX_OTHERS))
@@ -122,6 +125,7 @@ impl<'a> Fadvise<'a> {
         Ok(Fadvise {
             limits: setup.limits,
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             window_ns: window_ns(setup),
             calls: SlotTable::new(object, "calls")?,
             failures: SlotTable::new(object, "failures")?,
@@ -170,16 +174,19 @@ impl Collector for Fadvise<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mapping = CollectError::during("mapping the series");
         let mut families = Families::new(sees_reads(&self.attachment.plan));
-        let (identity, generation) = (&self.identity, self.identity.generation());
-        let call = |slot, key: &_| decode::call(slot, key, identity);
+        let (identity, target, generation) = (&self.identity, &self.target, self.identity.generation());
+        let call =
+            |slot, key: &fadvise_call_key| target.name(slot, key.who.cgroup, || decode::call(slot, key, identity));
         for (labels, c) in self.calls.sums(generation, call).map_err(&mapping)? {
             families.call(labels, &c);
         }
-        let failure = |slot, key: &_| decode::failure(slot, key, identity);
+        let failure = |slot, key: &fadvise_failure_key| {
+            target.name(slot, key.who.cgroup, || decode::failure(slot, key, identity))
+        };
         for (labels, f) in self.failures.sums(generation, failure).map_err(&mapping)? {
             families.failure(labels, &f);
         }
-        let effect = |slot, key: &_| decode::effect(slot, key, identity);
+        let effect = |slot, key: &who| target.name(slot, key.cgroup, || decode::effect(slot, key, identity));
         for (labels, e) in self.effects.sums(generation, effect).map_err(&mapping)? {
             families.effect(labels, &e);
         }

@@ -1,7 +1,5 @@
 //! The families of this collector: what each means, and how slots become samples. Pure.
 
-use std::collections::BTreeMap;
-
 use super::skel::types::{page_cache_cgroup_counts, page_cache_pages_counts, page_cache_reader_counts};
 use crate::snapshot::{Descriptor, Family, Labels};
 
@@ -66,77 +64,80 @@ pub struct Known {
     pub lookups: bool,
 }
 
-/// Everything that one collection finds. Two devices of which one came in the other's place may have one name: what has the
-/// same labels is one sample.
-#[derive(Debug, Default)]
+/// Everything that one collection finds.
 pub struct Families {
-    pages: BTreeMap<Labels, [u64; 3]>,
-    cgroups: BTreeMap<Labels, [u64; 2]>,
-    readers: BTreeMap<Labels, [u64; 2]>,
+    added: Family,
+    evicted: Family,
+    dirtied: Family,
+    charged_added: Family,
+    charged_evicted: Family,
+    misses: Family,
+    lookups: Family,
 }
 
 impl Families {
-    pub fn pages(&mut self, labels: &Labels, counts: &page_cache_pages_counts) {
-        let sums = self.pages.entry(Labels::clone(labels)).or_default();
-        plus(sums, [counts.added, counts.evicted, counts.dirtied]);
+    pub fn new() -> Families {
+        Families {
+            added: Family::new(&ADDED),
+            evicted: Family::new(&EVICTED),
+            dirtied: Family::new(&DIRTIED),
+            charged_added: Family::new(&CHARGED_ADDED),
+            charged_evicted: Family::new(&CHARGED_EVICTED),
+            misses: Family::new(&MISSES),
+            lookups: Family::new(&LOOKUPS),
+        }
+    }
+
+    pub fn pages(&mut self, labels: &Labels, counts: &page_cache_pages_counts, known: Known) {
+        self.added.integer(Labels::clone(labels), counts.added);
+        self.evicted.integer(Labels::clone(labels), counts.evicted);
+        if known.dirtied {
+            self.dirtied.integer(Labels::clone(labels), counts.dirtied);
+        }
     }
 
     pub fn cgroup(&mut self, labels: &Labels, counts: &page_cache_cgroup_counts) {
-        let sums = self.cgroups.entry(Labels::clone(labels)).or_default();
-        plus(sums, [counts.added, counts.evicted]);
+        self.charged_added.integer(Labels::clone(labels), counts.added);
+        self.charged_evicted.integer(Labels::clone(labels), counts.evicted);
     }
 
-    pub fn reader(&mut self, labels: &Labels, counts: &page_cache_reader_counts) {
-        let sums = self.readers.entry(Labels::clone(labels)).or_default();
-        plus(sums, [counts.misses, counts.lookups]);
+    pub fn reader(&mut self, labels: &Labels, counts: &page_cache_reader_counts, known: Known) {
+        if known.misses {
+            self.misses.integer(Labels::clone(labels), counts.misses);
+        }
+        if known.lookups {
+            self.lookups.integer(Labels::clone(labels), counts.lookups);
+        }
     }
 
     /// In the order of [`ALL`].
-    pub fn finish(&self, known: Known) -> Vec<Family> {
-        let mut families = Vec::new();
-        families.push(family(&ADDED, &self.pages, 0));
-        families.push(family(&EVICTED, &self.pages, 1));
-        if known.dirtied {
-            families.push(family(&DIRTIED, &self.pages, 2));
-        }
-        families.push(family(&CHARGED_ADDED, &self.cgroups, 0));
-        families.push(family(&CHARGED_EVICTED, &self.cgroups, 1));
-        if known.misses {
-            families.push(family(&MISSES, &self.readers, 0));
-        }
-        if known.lookups {
-            families.push(family(&LOOKUPS, &self.readers, 1));
-        }
-        families
+    pub fn finish(self) -> Vec<Family> {
+        vec![
+            self.added,
+            self.evicted,
+            self.dirtied,
+            self.charged_added,
+            self.charged_evicted,
+            self.misses,
+            self.lookups,
+        ]
     }
-}
-
-fn plus<const N: usize>(sums: &mut [u64; N], more: [u64; N]) {
-    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-}
-
-fn family<const N: usize>(descriptor: &'static Descriptor, sums: &BTreeMap<Labels, [u64; N]>, index: usize) -> Family {
-    let mut family = Family::new(descriptor);
-    sums.iter().for_each(|(labels, sums)| family.integer(Labels::clone(labels), sums[index]));
-    family
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Value, labels};
+    use crate::snapshot::labels;
 
     #[test]
-    fn what_is_called_the_same_is_one_sample() {
-        let mut families = Families::default();
-        let cat = labels([("comm", "cat"), ("device", "nvme1n1")]);
-        for added in [3, 4] {
-            families.pages(&cat, &page_cache_pages_counts { added, ..Default::default() });
-        }
-        let found = families.finish(Known { dirtied: false, misses: true, lookups: false });
-        let names: Vec<_> = found.iter().map(|family| family.descriptor).collect();
-        assert_eq!(names, [&ADDED, &EVICTED, &CHARGED_ADDED, &CHARGED_EVICTED, &MISSES]);
-        let [sample] = &found[0].samples[..] else { panic!("{:?}", found[0]) };
-        assert!(matches!(sample.value, Value::Integer(7)), "{sample:?}");
+    fn what_is_not_known_has_no_samples() {
+        let (cat, mut families) = (labels([("comm", "cat")]), Families::new());
+        let known = Known { dirtied: false, misses: true, lookups: false };
+        families.pages(&cat, &page_cache_pages_counts::default(), known);
+        families.reader(&cat, &page_cache_reader_counts::default(), known);
+        let found = families.finish();
+        assert!(found.iter().map(|family| family.descriptor).eq(ALL.iter().copied()));
+        let filled = found.iter().filter(|family| !family.samples.is_empty()).map(|family| family.descriptor);
+        assert_eq!(filled.collect::<Vec<_>>(), [&ADDED, &EVICTED, &MISSES]);
     }
 }

@@ -24,6 +24,7 @@ use crate::collectors::{CollectError, Collector, Objects, Setup};
 use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
+use crate::target::Target;
 
 /// Every CPU has counters of its own, and there are no more label sets than processes with a name of their own that
 /// read or write, for each device: this many are plenty.
@@ -64,6 +65,7 @@ struct PageCache<'a> {
     readers: CpuTable<page_cache_reader, page_cache_reader_counts, Labels>,
     devices: Devices,
     identity: Identity,
+    target: Target,
     known: Known,
     idle_ttl_ns: u64,
 }
@@ -90,6 +92,7 @@ fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> 
     (rodata.sys_read, rodata.sys_pread64) = (libc::SYS_read as i32, libc::SYS_pread64 as i32);
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     object::open_map(object, "read_steps")?.set_autocreate(counts_lookups(plan))?;
     slots::size_percpu(object, "pages", setup.limits.max_series.min(MAX_PAGES))?;
     slots::size_percpu(object, "cgroups", setup.limits.max_series.min(MAX_CGROUPS))?;
@@ -119,6 +122,7 @@ impl<'a> PageCache<'a> {
             readers: CpuTable::new(object, "readers")?,
             devices: Devices::default(),
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             known: known(plan),
             idle_ttl_ns: setup.limits.idle_ttl.as_nanos() as u64,
             skel,
@@ -142,21 +146,25 @@ impl PageCache<'_> {
 impl Collector for PageCache<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let reading = CollectError::during("reading the counters of the page cache");
-        let mut families = Families::default();
+        let (mut families, known) = (Families::new(), self.known);
         let (identity, generation, devices) = (&self.identity, self.identity.generation(), &mut self.devices);
-        let pages = |slot, key: &_| decode::pages(slot, key, identity, devices);
+        let target = &self.target;
+        let pages = |slot, key: &page_cache_pages_key| {
+            target.name(slot, key.who.cgroup, || decode::pages(slot, key, identity, devices))
+        };
         for (labels, counts) in self.pages.sums(generation, pages).map_err(&reading)? {
-            families.pages(labels, &counts);
+            families.pages(labels, &counts, known);
         }
-        let cgroup = |slot, key: &_| decode::cgroup(slot, *key, identity);
+        let cgroup =
+            |slot, key: &u64| target.name(slot, identity.of_memory(*key), || decode::cgroup(slot, *key, identity));
         for (labels, counts) in self.cgroups.sums(generation, cgroup).map_err(&reading)? {
             families.cgroup(labels, &counts);
         }
-        let reader = |slot, key: &_| decode::reader(slot, key, identity);
+        let reader = |slot, key: &who| target.name(slot, key.cgroup, || decode::reader(slot, key, identity));
         for (labels, counts) in self.readers.sums(generation, reader).map_err(&reading)? {
-            families.reader(labels, &counts);
+            families.reader(labels, &counts, known);
         }
-        Ok(families.finish(self.known))
+        Ok(families.finish())
     }
 
     fn tick(&mut self, now_ns: u64) -> Result<(), CollectError> {

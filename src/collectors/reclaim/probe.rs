@@ -19,6 +19,7 @@ use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
+use crate::target::Target;
 
 /// A histogram takes 1.7 kB a slot, and there is one for each process name and scope: this many are plenty.
 const MAX_STALLS: u32 = 512;
@@ -44,6 +45,7 @@ struct Reclaim<'a> {
     attachment: Attachment,
     limits: Limits,
     identity: Identity,
+    target: Target,
     stalls: SlotTable<reclaim_stall, Labels>,
     vmstat: Vmstat,
     tells_cgroups: bool,
@@ -61,8 +63,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         let mut attachment = Attachment::new(plan);
         attachment.hold(object::attach(skel.object(), plan)?);
         let vmstat = Vmstat::new(tells_cgroups)?;
-        let (limits, identity) = (setup.limits, setup.identity.clone());
-        Ok(Reclaim { skel, attachment, limits, identity, stalls, vmstat, tells_cgroups })
+        let (limits, identity, target) = (setup.limits, setup.identity.clone(), setup.target.clone());
+        Ok(Reclaim { skel, attachment, limits, identity, target, stalls, vmstat, tells_cgroups })
     })?;
     Ok(Box::new(reclaim))
 }
@@ -71,6 +73,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 fn prepare(open: &mut OpenReclaimSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     slots::size(object, "stalls", setup.limits.max_series.min(MAX_STALLS))
 }
 
@@ -91,13 +94,17 @@ impl Reclaim<'_> {
 impl Collector for Reclaim<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mut families = Families::new();
-        let name = |slot, key: &_| decode::stall(slot, key, &self.identity);
+        let (identity, target) = (&self.identity, &self.target);
+        let name = |slot, key: &reclaim_key| target.name(slot, key.who.cgroup, || decode::stall(slot, key, identity));
         let stalls = self.stalls.sums(self.identity.generation(), name);
         for (labels, stall) in stalls.map_err(CollectError::during("mapping the series"))? {
             families.stall(labels, &stall);
         }
-        for (key, &pages) in self.vmstat.gained().map_err(CollectError::during("reading /proc/vmstat"))? {
-            families.pages(key, pages);
+        // They are of the whole node, and tell nothing of the processes that are watched.
+        if !self.target.is_by_process() {
+            for (key, &pages) in self.vmstat.gained().map_err(CollectError::during("reading /proc/vmstat"))? {
+                families.pages(key, pages);
+            }
         }
         Ok(families.finish())
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::skel::types::{retransmit_key, retransmit_kind, retransmit_reset_key};
 use crate::collectors::labels::{self, OTHER, Pairs, finish, ip, role};
+use crate::connections::STATES;
 use crate::identity::Identity;
 use crate::snapshot::Labels;
 
@@ -15,22 +16,6 @@ const REASON_PREFIX: &str = "SK_RST_REASON_";
 
 /// `RESET_WITHOUT_REASON` of `bpf/retransmit/retransmit.h`.
 const WITHOUT_REASON: u32 = u32::MAX;
-
-/// TCP states by number, as in include/net/tcp_states.h.
-const STATES: [&str; 12] = [
-    "",
-    "established",
-    "syn_sent",
-    "syn_recv",
-    "fin_wait1",
-    "fin_wait2",
-    "time_wait",
-    "close",
-    "close_wait",
-    "last_ack",
-    "listen",
-    "closing",
-];
 
 /// Labels in the order in which they are shown, for keys of one table.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ use crate::collectors::{CollectError, Collector, Limits, Objects, Setup};
 use crate::identity::Identity;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::MapReport;
+use crate::target::Target;
 
 /// Most label sets of each table, whatever `metrics.max_series` allows: few connections are in trouble at a time. With
 /// `other` they fill whole pages and buckets; all maps together take about 0.7 MiB.
@@ -63,6 +64,7 @@ struct Retransmit<'a> {
     decoder: Decoder,
     limits: Limits,
     identity: Identity,
+    target: Target,
     tick_ns: u64,
     segments: SlotTable<retransmit_segments, Labels>,
     timeouts: SlotTable<retransmit_timeouts, Labels>,
@@ -86,6 +88,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 fn prepare(open: &mut OpenRetransmitSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     setup.shared.lend_sockets(object)?;
     for (table, most) in [("segments", MAX_SEGMENTS), ("timeouts", MAX_TIMEOUTS), ("resets", MAX_RESETS)] {
         slots::size(object, table, setup.limits.max_series.min(most))?;
@@ -100,6 +103,7 @@ impl<'a> Retransmit<'a> {
             decoder: Decoder::new(setup.identity.clone(), setup.kernel.enumeration(RESET_REASONS)),
             limits: setup.limits,
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             tick_ns: setup.kernel.tick_ns,
             segments: SlotTable::new(object, "segments")?,
             timeouts: SlotTable::new(object, "timeouts")?,
@@ -113,18 +117,18 @@ impl<'a> Retransmit<'a> {
 impl Collector for Retransmit<'_> {
     fn collect(&mut self, _now_ns: u64) -> Result<Vec<Family>, CollectError> {
         let mapping = CollectError::during("mapping the series");
-        let decoder = &self.decoder;
+        let (decoder, target) = (&self.decoder, &self.target);
         let mut families = Families::new();
         let generation = self.identity.generation();
-        let segments = |slot, key: &_| decoder.segments(slot, key);
+        let segments = |slot, key: &retransmit_key| target.name(slot, key.who.cgroup, || decoder.segments(slot, key));
         for (labels, s) in self.segments.sums(generation, segments).map_err(&mapping)? {
             families.segments(labels, &s);
         }
-        let timeouts = |slot, key: &_| decoder.timeouts(slot, key);
+        let timeouts = |slot, key: &retransmit_key| target.name(slot, key.who.cgroup, || decoder.timeouts(slot, key));
         for (labels, t) in self.timeouts.sums(generation, timeouts).map_err(&mapping)? {
             families.timeout(labels, &t, self.tick_ns);
         }
-        let resets = |slot, key: &_| decoder.resets(slot, key);
+        let resets = |slot, key: &retransmit_reset_key| target.name(slot, key.who.cgroup, || decoder.resets(slot, key));
         for (labels, r) in self.resets.sums(generation, resets).map_err(&mapping)? {
             families.resets(labels, &r);
         }

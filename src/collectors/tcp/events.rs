@@ -12,7 +12,7 @@ use super::skel::types::{tcp_event, tcp_event_counts};
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::ring::Ring;
 use crate::collectors::labels::{comm, role};
-use crate::events::{End, Ending, Event, Kind, PerKind, Source, Tap, Traffic};
+use crate::events::{End, Ending, Event, Fate, Kind, PerKind, Source, Tap, Traffic};
 use crate::kernel::monotonic_ns;
 
 /// 65 536 events: about a second of all that two cores can produce.
@@ -60,6 +60,16 @@ impl Source for Rings {
 pub fn counts(map: &impl MapCore) -> tcp_event_counts {
     let value = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
     value.map(|bytes| from_bytes(&bytes)).unwrap_or_default()
+}
+
+/// How many events there were, and how many of them were lost. The programs count what they tell; where that includes what
+/// is not watched, it counts what was found to be watched, and what nobody could look at.
+pub fn totals(counts: &tcp_event_counts, fate: &Fate, by_workload: bool) -> [(Kind, u64, u64); Kind::ALL.len()] {
+    Kind::ALL.map(|kind| {
+        let index = kind as usize;
+        let produced = if by_workload { fate.told[index] + counts.lost[index] } else { counts.produced[index] };
+        (kind, produced, counts.lost[index] + fate.lost[index])
+    })
 }
 
 struct Reading {

@@ -2,11 +2,9 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::skel::types::{
-    hist, tcp_caller, tcp_event_counts, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing,
-};
+use super::skel::types::{hist, tcp_caller, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing};
 use crate::collectors::labels::{self as names, OTHER};
-use crate::events::{Kind, PerKind};
+use crate::events::Kind;
 use crate::histogram::Histogram;
 use crate::snapshot::{Descriptor, Family, Labels, labels};
 
@@ -324,12 +322,12 @@ impl Families {
         self.untracked.integer(labels([]), missed.untracked);
     }
 
-    /// `slow` is what listeners were too slow for; `counts` is all that the programs know of.
-    pub fn events(&mut self, counts: &tcp_event_counts, slow: &PerKind) {
-        for (index, kind) in Kind::ALL.iter().enumerate() {
+    /// How many there were of each kind, and how many of them were lost.
+    pub fn events(&mut self, totals: &[(Kind, u64, u64)]) {
+        for (kind, produced, lost) in totals {
             let labels = || labels([("type", kind.as_str())]);
-            self.events.integer(labels(), counts.produced[index]);
-            self.events_lost.integer(labels(), counts.lost[index] + slow[index]);
+            self.events.integer(labels(), *produced);
+            self.events_lost.integer(labels(), *lost);
         }
     }
 

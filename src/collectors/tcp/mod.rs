@@ -5,6 +5,7 @@
 //! | `inet_sock_set_state` | tp_btf | event: about 2 us for the life of a socket |
 //! | `tcp_retransmit_synack` | tp_btf | event |
 //! | `bpf_sk_storage_map` | iter | event: when the daemon reads, about 0.4 us for each socket |
+//! | the same, for lists | iter | event: when somebody asks for a list, three times or so over all sockets |
 //! | `task_file` | iter | event: when the daemon looks for owners, about a microsecond for each open file |
 //!
 //! Nothing runs when data is sent or received. Without `tcp_retransmit_synack` the SYN-ACKs that were sent again for
@@ -13,8 +14,11 @@
 mod audit;
 mod decode;
 mod events;
+mod listing;
 mod metrics;
 mod probe;
+mod ranking;
+mod rows;
 mod skel;
 mod sums;
 mod walk;
@@ -72,6 +76,11 @@ const HOOKS: &[Hook] = &[
         name: "bpf_sk_storage_map",
         without: None,
         alternatives: &[Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map")],
+    },
+    Hook {
+        name: "bpf_sk_storage_map (list)",
+        without: Some("live connections cannot be listed"),
+        alternatives: &[Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map")],
     },
     Hook {
         name: "task_file",

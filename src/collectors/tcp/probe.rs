@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::audit::{self, Auditor};
 use super::decode::Decoder;
 use super::events::{self, RING_BYTES, Rings};
+use super::listing;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
     bss, tcp_caller, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener, tcp_listener_key, tcp_missed,
@@ -28,12 +29,14 @@ use crate::bpf::plan::Plan;
 use crate::bpf::ring;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
-use crate::collectors::{Audit, CollectError, Collector, Limits, Objects, Setup};
-use crate::events::Events;
+use crate::collectors::{Audit, CollectError, Collector, Found, Limits, Objects, Setup};
+use crate::connections::Query;
+use crate::events::{Events, Offer};
 use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
 use crate::status::{MapReport, ProgramReport};
+use crate::target::Target;
 
 /// Histograms take 3.4 kB a slot, and their labels have no addresses: this many are plenty.
 const MAX_TIMINGS: u32 = 512;
@@ -67,14 +70,15 @@ unsafe impl Slot for tcp_caller {
     type Key = who;
 }
 
-struct Tcp<'a> {
-    skel: TcpSkel<'a>,
-    attachment: Attachment,
+pub(super) struct Tcp<'a> {
+    pub(super) skel: TcpSkel<'a>,
+    pub(super) attachment: Attachment,
     decoder: Decoder,
     limits: Limits,
-    identity: Identity,
+    pub(super) identity: Identity,
+    target: Target,
     events: Events,
-    tick_ns: u64,
+    pub(super) tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
     listener: SlotTable<tcp_listener, Labels>,
@@ -82,7 +86,9 @@ struct Tcp<'a> {
     caller: SlotTable<tcp_caller, Labels>,
     sockets: Traversal,
     files: Option<Traversal>,
-    pacer: Pacer,
+    /// `None` where live connections cannot be listed.
+    pub(super) lister: Option<Traversal>,
+    pub(super) pacer: Pacer,
     /// When the last pass was made.
     passed_ns: u64,
     auditor: Auditor,
@@ -110,7 +116,8 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
     let rings = tcp.rings().map_err(LoadError::during("sharing"))?;
-    setup.events.offer(Arc::new(rings), setup.identity.clone());
+    let (identity, watches) = (setup.identity.clone(), Arc::new(setup.target.judge()));
+    setup.events.offer(Offer { source: Arc::new(rings), identity, watches });
     tcp.audit_namespaces();
     Ok(Box::new(tcp))
 }
@@ -129,6 +136,7 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
     };
     let object = open.open_object_mut();
     object::autoload(object, plan);
+    setup.target.lend(object)?;
     for table in ["series", "listener", "failure", "caller"] {
         slots::size(object, table, setup.limits.max_series)?;
     }
@@ -140,11 +148,13 @@ impl<'a> Tcp<'a> {
         let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
         let walk = &skel.progs.tcp_walk;
         let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
+        let lister = plan.takes("tcp_list").then(|| listing::attach(&skel)).transpose()?;
         let object = skel.object();
         Ok(Tcp {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
             limits: setup.limits,
             identity: setup.identity.clone(),
+            target: setup.target.clone(),
             events: setup.events.clone(),
             tick_ns: setup.kernel.tick_ns,
             series: SlotTable::new(object, "series")?,
@@ -154,6 +164,7 @@ impl<'a> Tcp<'a> {
             caller: SlotTable::new(object, "caller")?,
             sockets,
             files,
+            lister,
             pacer: Pacer::new(monotonic_ns()),
             passed_ns: 0,
             auditor: Auditor::default(),
@@ -166,18 +177,18 @@ impl<'a> Tcp<'a> {
     }
 
     /// Programs write to it at any time: a copy, each word of which was there at some moment of the call.
-    fn data(&self) -> bss {
+    pub(super) fn data(&self) -> bss {
         let data: *const bss = &raw const **self.skel.maps.bss_data.as_ref().expect("the object has data");
         // SAFETY: mapped for as long as the skeleton lives.
         unsafe { data.read_volatile() }
     }
 
-    fn data_mut(&mut self) -> &mut bss {
+    pub(super) fn data_mut(&mut self) -> &mut bss {
         self.skel.maps.bss_data.as_deref_mut().expect("the object has data")
     }
 
     /// Finds the owners of sockets, and takes over those older than we are.
-    fn walk(&mut self, now_ns: u64) -> std::io::Result<()> {
+    pub(super) fn walk(&mut self, now_ns: u64) -> std::io::Result<()> {
         let due = self.data().owners_due;
         let data = self.data_mut();
         data.walk_number = data.walk_number.wrapping_add(1).max(1);
@@ -242,10 +253,13 @@ impl Collector for Tcp<'_> {
         }
         let pass = self.pass(now_ns).map_err(CollectError::during("reading the sockets"))?;
         let mapping = CollectError::during("mapping the series");
-        let (decoder, max_series) = (&self.decoder, self.limits.max_series);
+        let (decoder, target, max_series) = (&self.decoder, &self.target, self.limits.max_series);
         let mut families = Families::new();
         let generation = self.identity.generation();
-        let series = |slot, key: &_| SeriesLabels::new(decoder.series(slot, key), limited_fits(slot, max_series));
+        let series = |slot, key: &tcp_series_key| {
+            let labels = || SeriesLabels::new(decoder.series(slot, key), limited_fits(slot, max_series));
+            target.name(slot, key.who.cgroup, labels)
+        };
         let mut folded = self.carried;
         for (names, s) in self.series.sums(generation, series).map_err(&mapping)? {
             if names.is_folded() {
@@ -256,25 +270,29 @@ impl Collector for Tcp<'_> {
         if let Some(labels) = &self.folded_labels {
             families.limited_other(labels, folded, pass);
         }
-        let timing = |slot, key: &_| decoder.timing(slot, key);
+        let timing = |slot, key: &tcp_timing_key| target.name(slot, key.who.cgroup, || decoder.timing(slot, key));
         for (labels, t) in self.timing.sums(generation, timing).map_err(&mapping)? {
             families.timing(labels, &t);
         }
-        let failure = |slot, key: &_| decoder.failure(slot, key);
+        let failure = |slot, key: &tcp_failure_key| target.name(slot, key.who.cgroup, || decoder.failure(slot, key));
         for (labels, f) in self.failure.sums(generation, failure).map_err(&mapping)? {
             families.failure(labels, &f);
         }
-        let listener = |slot, key: &_| decoder.listener(slot, key);
+        let listener = |slot, key: &tcp_listener_key| target.name(slot, key.who.cgroup, || decoder.listener(slot, key));
         for (labels, l) in self.listener.sums(generation, listener).map_err(&mapping)? {
             families.listener(labels, &l, pass);
         }
-        let caller = |slot, key: &_| decoder.caller(slot, key);
+        let caller = |slot, key: &who| target.name(slot, key.cgroup, || decoder.caller(slot, key));
         for (labels, c) in self.caller.sums(generation, caller).map_err(&mapping)? {
             families.caller(labels, &c);
         }
-        families.missed(&self.missed());
-        if let Some(slow) = self.events.lost() {
-            families.events(&events::counts(&self.skel.maps.event_counts), &slow);
+        if let Some(fate) = self.events.fate() {
+            let counts = events::counts(&self.skel.maps.event_counts);
+            families.events(&events::totals(&counts, &fate, self.target.is_by_workload()));
+        }
+        // Most of what has no record then is of no interest.
+        if self.target.is_everything() {
+            families.missed(&self.missed());
         }
         Ok(families.finish())
     }
@@ -301,6 +319,10 @@ impl Collector for Tcp<'_> {
         Ok(())
     }
 
+    fn connections(&mut self, now_ns: u64, query: &Query) -> Option<Result<Found, CollectError>> {
+        Some(self.list(now_ns, query))
+    }
+
     fn resume(&mut self, now_ns: u64) -> Result<(), CollectError> {
         self.reattach()?;
         self.walk(now_ns).map_err(CollectError::during("taking over open sockets"))
@@ -308,7 +330,9 @@ impl Collector for Tcp<'_> {
 
     fn programs(&self) -> Vec<ProgramReport> {
         let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
-        object::costs(self.skel.object()).into_iter().chain([self.sockets.report("tcp_pass")]).chain(files).collect()
+        let lister = self.lister.as_ref().map(|lister| lister.report("tcp_list"));
+        let asked = [self.sockets.report("tcp_pass")].into_iter().chain(lister).chain(files);
+        object::costs(self.skel.object()).into_iter().chain(asked).collect()
     }
 
     fn object(&self) -> &Object {
@@ -327,7 +351,7 @@ impl Collector for Tcp<'_> {
         let (data, missed) = (self.data(), self.missed());
         let namespaces = &self.skel.maps.namespaces;
         let (ring, lost) = (&self.skel.maps.events, events::counts(&self.skel.maps.event_counts).lost);
-        vec![
+        let mut maps = vec![
             MapReport {
                 name: "sockets".to_owned(),
                 entries: Some(data.pass_sockets),
@@ -351,7 +375,9 @@ impl Collector for Tcp<'_> {
                 bytes: if ring::is_open(ring) { RING_BYTES.into() } else { 0 },
                 full: Some(lost.iter().sum()),
             },
-        ]
+        ];
+        maps.extend(listing::maps(&self.skel));
+        maps
     }
 
     fn folded(&self) -> Vec<(&'static Descriptor, u64)> {
@@ -366,6 +392,9 @@ impl Collector for Tcp<'_> {
     }
 
     fn audit(&mut self) -> Vec<Audit> {
+        if !self.target.is_everything() {
+            return Vec::new();
+        }
         self.audit_namespaces();
         self.auditor.totals()
     }

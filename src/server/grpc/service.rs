@@ -9,16 +9,17 @@ use tonic::{Request, Response, Status};
 
 use super::events;
 use super::stream::{self, Subscription};
+use crate::connections::{ListError, Query, QueryError};
 use crate::exposition::event_filter::Filter as EventFilter;
 use crate::exposition::filter::{Filter, FilterError};
-use crate::exposition::proto as encoder;
+use crate::exposition::{connections, proto as encoder};
 use crate::proto::ebpf_metrics_server::EbpfMetrics;
 use crate::proto::{
-    GetHealthRequest, GetHealthResponse, GetMetricsRequest, GetMetricsResponse, ListModulesRequest,
-    ListModulesResponse, MetricFilter, StreamEventsRequest, StreamEventsResponse, StreamMetricsRequest,
-    StreamMetricsResponse,
+    GetHealthRequest, GetHealthResponse, GetMetricsRequest, GetMetricsResponse, ListConnectionsRequest,
+    ListConnectionsResponse, ListModulesRequest, ListModulesResponse, MetricFilter, StreamEventsRequest,
+    StreamEventsResponse, StreamMetricsRequest, StreamMetricsResponse,
 };
-use crate::sampler::SampleError;
+use crate::sampler::{ConnectionsError, SampleError};
 use crate::server::Context;
 use crate::snapshot::Snapshot;
 
@@ -89,9 +90,56 @@ impl EbpfMetrics for Service {
         Ok(Response::new(encoder::health(&self.context.probe.report().await)))
     }
 
+    async fn list_connections(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<ListConnectionsResponse>, Status> {
+        let (listing, _room) = self.context.connections(query(request.into_inner())?).await?;
+        Ok(Response::new(self.context.encode_listing(listing, connections::message).await))
+    }
+
     async fn list_modules(&self, _: Request<ListModulesRequest>) -> Result<Response<ListModulesResponse>, Status> {
         let (snapshot, _) = self.snapshot(None).await?;
         Ok(Response::new(encoder::modules(&snapshot)))
+    }
+}
+
+/// By the names that HTTP has for its parameters.
+fn query(request: ListConnectionsRequest) -> Result<Query, QueryError> {
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    let parameters = [
+        ("sort", request.sort),
+        ("limit", number(request.limit)),
+        ("comm", request.comm),
+        ("pid", number(request.pid)),
+        ("role", request.role),
+        ("state", request.state),
+        ("src_ip", request.src_ip),
+        ("src_port", number(request.src_port)),
+        ("dst_ip", request.dst_ip),
+        ("dst_port", number(request.dst_port)),
+        ("container", request.container),
+        ("pod", request.pod),
+        ("namespace", request.namespace),
+    ];
+    Query::parse(parameters.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+impl From<QueryError> for Status {
+    fn from(error: QueryError) -> Self {
+        Status::invalid_argument(error.to_string())
+    }
+}
+
+impl From<ConnectionsError> for Status {
+    fn from(error: ConnectionsError) -> Self {
+        let text = error.to_string();
+        match error {
+            ConnectionsError::Sample(error) => error.into(),
+            ConnectionsError::Busy => Status::resource_exhausted(text),
+            ConnectionsError::List(ListError::NotRunning { .. }) => Status::failed_precondition(text),
+            ConnectionsError::List(ListError::Failed(_)) => Status::internal(text),
+        }
     }
 }
 

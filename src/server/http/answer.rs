@@ -12,22 +12,25 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Body;
 use super::negotiate::{self, Media};
-use super::{Settings, page};
-use crate::exposition::{HealthReport, json, openmetrics, text};
-use crate::sampler::SampleError;
+use super::{Settings, page, parameters};
+use crate::connections::{Query, QueryError};
+use crate::exposition::{HealthReport, connections, json, openmetrics, text};
+use crate::sampler::{ConnectionsError, SampleError};
 use crate::server::Context;
 use crate::snapshot::Snapshot;
 
 /// What there is beside the metrics, whose path is configured.
-pub(super) const FIXED_PATHS: [(&str, Page); 6] = [
+pub(super) const FIXED_PATHS: [(&str, Page); 7] = [
     ("/", Page::Index),
     ("/health", Page::Probe(|report| report.ready)),
     ("/readiness", Page::Probe(|report| report.ready)),
     ("/liveness", Page::Probe(|report| report.alive)),
     ("/api/v1/stats", Page::Stats),
+    ("/api/v1/connections", Page::Connections),
     ("/api/v1/modules", Page::Modules),
 ];
 
@@ -36,6 +39,7 @@ pub(super) enum Page {
     Index,
     Metrics,
     Stats,
+    Connections,
     Modules,
     /// Health in full; the function says whether the answer is 200.
     Probe(fn(&HealthReport) -> bool),
@@ -62,7 +66,7 @@ impl Page {
         match self {
             Page::Index => &[HTML],
             Page::Metrics => &[TEXT, OPEN_METRICS],
-            Page::Stats | Page::Modules | Page::Probe(_) => &[JSON],
+            Page::Stats | Page::Connections | Page::Modules | Page::Probe(_) => &[JSON],
         }
     }
 }
@@ -95,6 +99,18 @@ impl Refusal {
 impl From<SampleError> for Refusal {
     fn from(error: SampleError) -> Self {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<ConnectionsError> for Refusal {
+    fn from(error: ConnectionsError) -> Self {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
     }
 }
 
@@ -131,15 +147,23 @@ impl Server {
         if !matches!(page, Page::Probe(_)) {
             self.authorize(headers)?;
         }
-        no_parameters(uri.query().unwrap_or(""))?;
+        let parameters = uri.query().unwrap_or("");
+        let query = match page {
+            Page::Connections => Some(parameters::query(parameters)?),
+            _ => no_parameters(parameters).map(|()| None)?,
+        };
         let Some(&format) = negotiate::media(headers, page.formats()) else {
             let offers: Vec<_> = page.formats().iter().map(|(_, format)| format.content_type()).collect();
             let error = format!("Accept allows none of: {}", offers.join("; or "));
             return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, error));
         };
-        let (status, bytes, packed) = self.content(page, format, negotiate::gzip(headers)).await?;
+        let gzip = negotiate::gzip(headers);
+        let (status, bytes, packed) = match query {
+            Some(query) => self.connections(query, gzip).await?,
+            None => self.content(page, format, gzip).await?,
+        };
 
-        let mut response = Response::new(Full::from(bytes));
+        let mut response = Response::new(Full::new(bytes));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -172,14 +196,14 @@ impl Server {
     }
 
     /// Status, bytes, and whether they are compressed.
-    async fn content(&self, page: Page, format: Format, gzip: bool) -> Result<(StatusCode, Vec<u8>, bool), Refusal> {
+    async fn content(&self, page: Page, format: Format, gzip: bool) -> Result<Content, Refusal> {
         if let Page::Probe(passes) = page {
             let report = self.context.probe.report().await;
             let status = if passes(&report) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             let mut body = Body::new(gzip);
             json::health(&report, &mut body)?;
             let (bytes, packed) = body.finish()?;
-            return Ok((status, bytes, packed));
+            return Ok((status, bytes.into(), packed));
         }
         let snapshot = self.context.snapshot().await?;
         let metrics_path = self.settings.metrics_path.clone();
@@ -195,7 +219,37 @@ impl Server {
             body.finish()
         };
         let (bytes, packed) = self.context.encode(snapshot, encoder).await?;
-        Ok((StatusCode::OK, bytes, packed))
+        Ok((StatusCode::OK, bytes.into(), packed))
+    }
+
+    async fn connections(&self, query: Query, gzip: bool) -> Result<Content, Refusal> {
+        let (listing, room) = self.context.connections(query).await?;
+        let (bytes, packed) = self
+            .context
+            .encode_listing(listing, move |listing| {
+                let mut body = Body::new(gzip);
+                connections::json(listing, &mut body)?;
+                body.finish()
+            })
+            .await
+            .map_err(Refusal::from)?;
+        // What takes room takes it until it is sent.
+        Ok((StatusCode::OK, Bytes::from_owner(Held { bytes, _room: room }), packed))
+    }
+}
+
+/// Status, bytes, and whether they are compressed.
+type Content = (StatusCode, Bytes, bool);
+
+/// Bytes that count against a bound for as long as they are there.
+struct Held {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod negotiate;
 mod page;
+mod parameters;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -1,0 +1,5 @@
+//! Generated from `bpf/target/`: the skeleton, and the types of the wire.
+
+#![allow(warnings, clippy::all, clippy::pedantic, missing_docs)]
+
+include!(concat!(env!("OUT_DIR"), "/target.skel.rs"));
