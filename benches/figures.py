@@ -118,6 +118,14 @@ def each():
         row(f"- beyond that, `{name}`", "", f"{ns:.0f} ns ({runs} runs)", each.__doc__)
 
 
+def filtered():
+    """CPU of both ends, paired"""
+    added("connect, 64 bytes and back, close: added", "", "crr")
+    added("- of a port that is not watched", "", "crr", EBPF_SIDECAR_TARGET_PORTS="1")
+    added("- of processes that are not watched, by name", "", "crr", EBPF_SIDECAR_TARGET_COMMS="nobody")
+    added("- by container", "", "crr", EBPF_SIDECAR_TARGET_CONTAINERS="0123456789ab")
+
+
 def quartile_ratio(pairs):
     return quantile([a for a, _ in pairs], 0.25) / quantile([b for _, b in pairs], 0.25)
 
@@ -293,7 +301,7 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
-FIGURES = (rr, crr, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
+FIGURES = (rr, crr, filtered, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
 ALL = {figure.__name__: figure for figure in FIGURES}
 
 

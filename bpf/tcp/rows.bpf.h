@@ -321,7 +321,8 @@ int tcp_list(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct tcp_sock *tp;
 	__u64 socket;
 
-	if (!sk || !conn || !counts(conn) || (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
+	if (!sk || !conn || !counts(conn) || !shows_workload(conn->cgroup) ||
+	    (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_CLOSE || !counts(conn))
 		return 0;

@@ -19,7 +19,7 @@ use super::skel::types::{target_kind, target_kinds, target_value, workload_state
 use super::workload::is_watched;
 use crate::bpf::object;
 use crate::bpf::plain::Plain;
-use crate::identity::Identity;
+use crate::identity::{Identity, Workload};
 
 /// The constants in every object that say what is asked for.
 const KINDS: &str = ".rodata.target";
@@ -71,7 +71,7 @@ struct Watched {
     identity: Identity,
     decisions: RefCell<HashMap<u64, bool>>,
     /// Of what is known of cgroups, as of the decisions.
-    generation: Cell<u64>,
+    generation: Cell<Option<u64>>,
 }
 
 impl Target {
@@ -133,6 +133,17 @@ impl Target {
         (slot == 0 || self.shows(cgroup)).then(name)
     }
 
+    /// Whether it takes a container to be watched: the kernel then tells also of those that turn out not to be.
+    pub fn is_by_workload(&self) -> bool {
+        self.some.as_ref().is_some_and(|watched| watched.config.by_workload())
+    }
+
+    /// Whether what happened in a workload is to be told, as far as that is known by then: for other threads.
+    pub fn judge(&self) -> impl Fn(Option<&Workload>) -> bool + Send + Sync + use<> {
+        let config = self.some.as_ref().filter(|_| self.is_by_workload()).map(|watched| watched.config.clone());
+        move |workload| config.as_ref().is_none_or(|config| is_watched(config, workload, true) == Some(true))
+    }
+
     /// Takes notice of cgroups that have come since last time, and of what has become known of others.
     pub fn refresh(&self) {
         if let Some(watched) = &self.some {
@@ -177,7 +188,7 @@ impl Watched {
             _link: link,
             identity: identity.clone(),
             decisions: RefCell::default(),
-            generation: Cell::new(identity.generation()),
+            generation: Cell::new(None),
         };
         for value in values {
             watched.values.update(value.as_bytes(), &[1], MapFlags::ANY)?;
@@ -225,15 +236,17 @@ impl Watched {
         decisions.insert(cgroup, decision);
     }
 
-    /// Should a cgroup not be what it was taken for, what comes from now on is counted, or not.
+    /// Decides what can be decided by now, so that the kernel need not count what is not watched. Should a cgroup not be
+    /// what it was taken for, what comes from now on is counted, or not.
     fn decide_anew(&self) {
-        let generation = self.identity.generation();
-        if self.generation.replace(generation) == generation {
+        let generation = Some(self.identity.generation());
+        if !self.config.by_workload() || self.generation.replace(generation) == generation {
             return;
         }
-        let before: Vec<_> = self.decisions.borrow().iter().map(|(cgroup, decision)| (*cgroup, *decision)).collect();
-        for (cgroup, decision) in before {
-            if let Some(now) = self.judge(cgroup).filter(|now| *now != decision) {
+        for (cgroup, _, workload) in self.identity.known() {
+            let decision = is_watched(&self.config, workload.as_deref(), true);
+            let before = self.decisions.borrow().get(&cgroup).copied();
+            if let Some(now) = decision.filter(|now| before != Some(*now)) {
                 self.remember(cgroup, now);
             }
         }

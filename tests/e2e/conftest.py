@@ -1,7 +1,9 @@
 """Fixtures: each undoes what it did."""
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -20,8 +22,8 @@ def sidecar(tmp_path):
     """Starts daemons; at the end those that still run are asked to stop, and must do so with success."""
     started = []
 
-    def start(settings=None, flags=()):
-        started.append(Daemon(tmp_path / f"sidecar-{len(started)}.log", settings, flags))
+    def start(settings=None, flags=(), **options):
+        started.append(Daemon(tmp_path / f"sidecar-{len(started)}.log", settings, flags, **options))
         return started[-1]
 
     yield start
@@ -120,3 +122,37 @@ def connect():
     yield open_channel
     for channel in channels:
         channel.close()
+
+
+@pytest.fixture
+def server():
+    """Listens on the loopback, and hears out whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    while connection.recv(65536):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        # Wakes whoever accepts.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def runtime():
+    """Starts runtimes; at the end nothing of them is left."""
+    started = []
+
+    def start(kind):
+        started.append(kind())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.leave()

@@ -17,40 +17,6 @@ SENT = "sidecar_connection_bytes_sent_total"
 LOOKUPS = "sidecar_identity_lookups_total"
 
 
-@pytest.fixture
-def server():
-    """Listens on the loopback, and hears out whoever connects."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def serve():
-            while True:
-                try:
-                    connection = listener.accept()[0]
-                except OSError:
-                    return
-                with connection:
-                    while connection.recv(65536):
-                        pass
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        # Wakes whoever accepts.
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def runtime():
-    """Starts runtimes; at the end nothing of them is left."""
-    started = []
-
-    def start(kind):
-        started.append(kind())
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.leave()
-
-
 def settings(cri="off", docker="off", podman="off", **others):
     return {"identity.cri_socket": cri, "identity.docker_socket": docker, "identity.podman_storage": podman} | others
 
@@ -71,8 +37,9 @@ def shows(daemon, port, expected):
 
 
 def state(daemon):
-    modules = daemon.get("/api/v1/modules").json()["modules"]
-    return next(module for module in modules if module["name"] == "identity")
+    [helper] = daemon.get("/api/v1/modules").json()["helpers"]
+    assert helper["name"] == "identity"
+    return helper
 
 
 def slowest(daemon, times=10):
