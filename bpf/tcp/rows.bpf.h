@@ -324,7 +324,7 @@ int tcp_list(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!sk || !conn || !counts(conn) || !shows_workload(conn->cgroup) ||
 	    (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
 		return 0;
-	if (sk->__sk_common.skc_state == TCP_CLOSE || !counts(conn))
+	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
 	ranking.live++;
 	if (wish.fill) {

@@ -1,6 +1,7 @@
 """Live connections as HTTP and gRPC list them, beside what `ss` and the programs that hold them say."""
 
-import resource
+import multiprocessing
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,29 +23,38 @@ def listed(daemon, **parameters):
     return response.json()
 
 
+def _open(listener, sizes, ready):
+    """Both ends of connections that have sent so many bytes each, until this process is killed."""
+    held = []
+    for size in sizes:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        client.sendall(bytes(size))
+        assert len(server.recv(size, socket.MSG_WAITALL)) == size
+        held += client, server
+    ready.set()
+    signal.pause()
+
+
 @pytest.fixture
 def hold():
-    """Opens connections to a port of this process, each with so many bytes sent, and keeps them."""
-    held = []
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3 * MANY), max(hard, 3 * MANY)))
+    """Opens connections to a port, each with so many bytes sent, and keeps them, in processes that may have 20 000
+    files open."""
+    context, processes = multiprocessing.get_context("fork"), []
 
     def open_all(sizes):
-        # Not of those that this host gives to clients, of which so many are needed.
-        listener = socket.create_server(("127.0.0.1", free_port()), backlog=100)
-        held.append(listener)
-        for size in sizes:
-            client = socket.create_connection(listener.getsockname())
-            server, _ = listener.accept()
-            client.sendall(bytes(size))
-            assert len(server.recv(size, socket.MSG_WAITALL)) == size
-            held.extend((client, server))
-        return listener.getsockname()[1]
+        with socket.create_server(("127.0.0.1", free_port())) as listener:
+            for first in range(0, len(sizes), 5000):
+                ready = context.Event()
+                processes.append(context.Process(target=_open, args=(listener, sizes[first:first + 5000], ready)))
+                processes[-1].start()
+                assert ready.wait(60)
+            return listener.getsockname()[1]
 
     yield open_all
-    for each in held:
-        each.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 def test_a_connection_is_shown_as_ss_shows_it(sidecar, hold):
