@@ -46,12 +46,12 @@ enum { TARGET_DEPTH = 32 };
 /* Whether it takes a process to be watched. */
 static __always_inline bool watches_by_process(void)
 {
-	return target.pids || target.comms || target.cgroup || target.workloads;
+	return target.by_process;
 }
 
 static __always_inline bool watches_all(void)
 {
-	return !watches_by_process() && !target.ports;
+	return !target.any;
 }
 
 static __always_inline bool is_named(__u64 kind, __u64 number)
@@ -146,7 +146,7 @@ static __always_inline bool watches_name(struct task_struct *task)
 /* By all but its workload, of which more may be known later. */
 static __always_inline bool watches_process(struct task_struct *task)
 {
-	return watches_name(task) && (!target.cgroup || watches_cgroup_of(task));
+	return !watches_by_process() || (watches_name(task) && (!target.cgroup || watches_cgroup_of(task)));
 }
 
 static __always_inline bool watches(struct task_struct *task)

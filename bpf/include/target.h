@@ -7,6 +7,8 @@
 
 /* Which kinds are named. Userspace says so before loading: what it does not ask for is no part of the programs then. */
 struct target_kinds {
+	__u8 any;
+	__u8 by_process; /* any but ports */
 	__u8 pids;
 	__u8 descendants; /* of the processes that are named by pid */
 	__u8 comms;
@@ -14,7 +16,7 @@ struct target_kinds {
 	__u8 cgroup;
 	__u8 cgroup_v1; /* it is one of the memory controller's hierarchy of version 1 */
 	__u8 workloads; /* by their container or namespace */
-	__u8 pad;
+	__u8 pad[7];
 };
 
 enum target_kind {

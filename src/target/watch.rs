@@ -255,6 +255,8 @@ impl Watched {
 
 fn kinds(config: &Config, cgroup: Option<&Location>) -> target_kinds {
     target_kinds {
+        any: (!config.is_empty()).into(),
+        by_process: config.by_process().into(),
         pids: (!config.pids.is_empty()).into(),
         descendants: config.descendants.into(),
         comms: (!config.comms.is_empty()).into(),
@@ -262,7 +264,7 @@ fn kinds(config: &Config, cgroup: Option<&Location>) -> target_kinds {
         cgroup: cgroup.is_some().into(),
         cgroup_v1: cgroup.is_some_and(|cgroup| cgroup.v1).into(),
         workloads: config.by_workload().into(),
-        pad: 0,
+        pad: [0; 7],
     }
 }
 

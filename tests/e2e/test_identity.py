@@ -6,8 +6,6 @@ import socket
 import threading
 import time
 
-import pytest
-
 from metrics import Metrics
 from runtimes import IMAGE, Containerd, Docker, Podman, says
 from tools import until
