@@ -14,6 +14,8 @@ use crate::bpf::plan::Plan;
 use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
 use crate::engine::{Budget, Engine, Options, StartError};
+use crate::event_log;
+use crate::events::Events;
 use crate::histogram::Bound;
 use crate::identity::{self, Identity};
 use crate::kernel::Kernel;
@@ -24,11 +26,11 @@ use crate::shutdown;
 use crate::status::{ModuleReport, Status};
 use crate::target::Target;
 
-/// How long the collection thread may take to let go of its programs.
-const DETACH: Duration = Duration::from_secs(2);
+/// How long a thread may take to end: the collector to let go of its programs, the log to write what there is.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the first collection may wait for the names of what was there before. It hardly ever does: loading takes longer.
-const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Threads that serve. They mostly wait; collecting and encoding large pages happen on others.
 const SERVING_THREADS: usize = 2;
@@ -50,6 +52,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The connection log cannot be written.
+    #[error(transparent)]
+    Log(#[from] event_log::StartError),
     /// The collection thread is gone, and with it everything there was to serve.
     #[error("the collection thread ended unexpectedly")]
     CollectorEnded,
@@ -58,7 +63,7 @@ pub enum Error {
 impl Error {
     /// Whether the configuration has to change.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Error::Bind(BindError::File(_)))
+        matches!(self, Error::Bind(BindError::File(_)) | Error::Log(event_log::StartError::Open { .. }))
     }
 }
 
@@ -83,19 +88,14 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
             Ok(()) => (Status::Degraded, plan.missing()),
         };
         let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
-        ModuleReport {
-            name,
-            summary,
-            status,
-            reason,
-            declined,
-            collects: true,
-            hooks,
-            programs: Vec::new(),
-            maps: Vec::new(),
-        }
+        ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
     };
-    collectors::ALL.iter().map(report).chain([identity::plan(kernel)]).collect()
+    collectors::ALL.iter().map(report).collect()
+}
+
+/// What those would use that help the modules.
+pub fn helpers(kernel: &Kernel) -> Vec<ModuleReport> {
+    vec![identity::plan(kernel)]
 }
 
 /// Runs until asked to stop.
@@ -117,14 +117,16 @@ async fn serve(config: Config) -> Result<(), Error> {
     let servers = Servers::bind(&config.server, server::Limits::default()).await?;
     let (http, grpc) = (servers.http_address(), servers.grpc_address());
     let interval = config.collector.interval;
+    let (events, log) = (Events::new(&config.node.name), config.events.clone());
 
     let (ending, mut ended) = oneshot::channel();
-    let (sampler, collector) = start_collecting(config, ending)?;
+    let (sampler, collector) = start_collecting(config, events.clone(), ending)?;
     privileges::drop_unneeded();
+    let log = if log.enabled { start_logging(&log, &events)? } else { None };
     info!(%http, %grpc, "serving");
 
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(servers.serve(sampler, interval, stopped));
+    let serving = tokio::spawn(servers.serve(sampler, events.clone(), interval, stopped));
     let outcome = tokio::select! {
         signal = asked => {
             info!(signal, "stopping");
@@ -137,12 +139,34 @@ async fn serve(config: Config) -> Result<(), Error> {
     if let Err(error) = serving.await {
         error!(%error, "serving failed");
     }
+    events.end();
+    if let Some(log) = log
+        && !ends(&log)
+    {
+        warn!("the connection log cannot be written; giving up on what is left of it");
+    }
     detach(collector);
     outcome
 }
 
+/// Without the tcp module there is nothing to log; everything else may still be of use.
+fn start_logging(config: &event_log::Config, events: &Events) -> Result<Option<JoinHandle<()>>, Error> {
+    match event_log::start(config, events) {
+        Ok(log) => Ok(Some(log)),
+        Err(error @ event_log::StartError::Listen(_)) => {
+            warn!(error = %format!("{:#}", anyhow::Error::new(error)), "there is no connection log");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Starts the collection thread. `ending` is dropped when it ends, however that comes.
-fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Sampler, JoinHandle<()>), StartError> {
+fn start_collecting(
+    config: Config,
+    events: Events,
+    ending: oneshot::Sender<()>,
+) -> Result<(Sampler, JoinHandle<()>), StartError> {
     let pace = Pace { freshness: config.collector.freshness, interval: config.collector.interval };
     Sampler::spawn(pace, move |serve| {
         let _ending = ending;
@@ -157,6 +181,7 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
             limits,
             identity,
             target,
+            events,
             shared: Shared::default(),
         };
         let bounds = config.metrics.histogram_buckets.iter().map(|&seconds| Bound::new(seconds));
@@ -181,15 +206,20 @@ fn start_collecting(config: Config, ending: oneshot::Sender<()>) -> Result<(Samp
 
 /// Waits for the programs to be detached. The kernel does it anyway when the process ends.
 fn detach(collector: JoinHandle<()>) {
-    let deadline = Instant::now() + DETACH;
-    while !collector.is_finished() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    if collector.is_finished() {
+    if ends(&collector) {
         info!("stopped");
     } else {
         warn!("a collection hangs; leaving it to the kernel to detach the programs");
     }
+}
+
+/// Waits for a thread, within bounds.
+fn ends(thread: &JoinHandle<()>) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !thread.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    thread.is_finished()
 }
 
 fn system(context: &'static str) -> impl Fn(io::Error) -> Error {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use common::client::cut_after;
 use common::client::proto::ebpf_metrics_client::EbpfMetricsClient;
 use common::client::proto::{self, MetricFilter, sample};
-use common::{Running, UNKNOWN_PORT, large, sampler, snapshot, start, start_default, within};
+use common::{Running, UNKNOWN_PORT, events, large, sampler, snapshot, start, start_default, start_telling, within};
+use ebpf_sidecar::events::Kind;
 use ebpf_sidecar::server::{Config, Limits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -124,6 +125,114 @@ async fn a_client_that_stalls_skips_ticks_is_told_and_delays_nobody() {
         skipped += within(stalled.message()).await.unwrap().unwrap().skipped_ticks;
     }
     assert!(skipped >= 4 && brisk_skipped < skipped / 2, "{skipped} by the stalled, {brisk_skipped} by the brisk");
+}
+
+fn told(filter: Option<proto::EventFilter>) -> proto::StreamEventsRequest {
+    proto::StreamEventsRequest { filter }
+}
+
+#[tokio::test]
+async fn events_are_told_as_they_come() {
+    let (teller, events) = events::source();
+    let server = start_telling(Config::default(), Limits::default(), sampler(snapshot), events.clone()).await;
+    let mut all = client(&server).await.stream_events(told(None)).await.unwrap().into_inner();
+    let filter = proto::EventFilter {
+        types: vec![proto::EventType::Close.into()],
+        processes: vec!["curl".into()],
+        dst_ports: vec![443],
+    };
+    let mut some = client(&server).await.stream_events(told(Some(filter))).await.unwrap().into_inner();
+    for (kind, process, port) in [
+        (Kind::Connect, "curl", 443),
+        (Kind::Close, "wget", 443),
+        (Kind::Close, "curl", 80),
+        (Kind::Close, "curl", 443),
+    ] {
+        teller.tell(kind, process, port);
+    }
+    let mut sequences = Vec::new();
+    while sequences.len() < 4 {
+        let message = within(all.message()).await.unwrap().unwrap();
+        assert_eq!(message.lost, 0);
+        sequences.extend(message.events.iter().map(|event| event.sequence));
+    }
+    assert_eq!(sequences, [1, 2, 3, 4]);
+    let message = within(some.message()).await.unwrap().unwrap();
+    let [event] = &message.events[..] else { panic!("{message:?}") };
+    assert_eq!((event.sequence, event.r#type(), event.node.as_str()), (4, proto::EventType::Close, "node-1"));
+    assert_eq!(message.lost, 0, "what was not asked for is not lost");
+
+    // What the source had no room for is told with the next one that it had.
+    teller.lose(3);
+    teller.tell(Kind::Close, "curl", 443);
+    for stream in [&mut all, &mut some] {
+        let message = within(stream.message()).await.unwrap().unwrap();
+        assert_eq!((message.lost, message.events[0].sequence), (3, 8));
+    }
+    server.stop();
+    assert_eq!(within(all.message()).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn who_does_not_read_loses_events_and_is_told_how_many() {
+    let (teller, events) = events::source();
+    let server = start_telling(Config::default(), Limits::default(), sampler(snapshot), events.clone()).await;
+    let mut stalled = client(&server).await.stream_events(told(None)).await.unwrap().into_inner();
+    let mut brisk = client(&server).await.stream_events(told(None)).await.unwrap().into_inner();
+    let (mut brisk_read, mut produced) = (0, 0);
+    while events.fate().unwrap().lost[2] < 1000 {
+        (0..1000).for_each(|_| teller.tell(Kind::Close, "curl", 443));
+        produced += 1000;
+        while brisk_read < produced {
+            let message = within(brisk.message()).await.unwrap().unwrap();
+            assert_eq!(message.lost, 0);
+            brisk_read += message.events.len() as u64;
+        }
+    }
+    let lost = events.fate().unwrap().lost[2];
+    let (mut read, mut told_lost) = (0, 0);
+    // The next ones that come through tell what was lost before them.
+    while read + told_lost < produced {
+        if read + lost >= produced {
+            teller.tell(Kind::Close, "curl", 443);
+            produced += 1;
+        }
+        let message = within(stalled.message()).await.unwrap().unwrap();
+        told_lost += message.lost;
+        read += message.events.len() as u64;
+    }
+    assert_eq!((read + told_lost, told_lost), (produced, lost));
+}
+
+#[tokio::test]
+async fn event_filters_that_match_nothing_name_their_field() {
+    let server = start_default().await;
+    let mut client = client(&server).await;
+    let none = proto::EventFilter::default;
+    for (field, filter) in [
+        ("filter.types", proto::EventFilter { types: vec![0], ..none() }),
+        ("filter.types", proto::EventFilter { types: vec![9], ..none() }),
+        ("filter.processes", proto::EventFilter { processes: vec![String::new()], ..none() }),
+        ("filter.dst_ports", proto::EventFilter { dst_ports: vec![65_536], ..none() }),
+    ] {
+        let status = client.stream_events(told(Some(filter))).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(&format!("{field}: ")), "{}", status.message());
+    }
+    // Nobody offers events here.
+    assert_eq!(client.stream_events(told(None)).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn only_so_many_may_listen() {
+    let (_teller, events) = events::source();
+    let server = start_telling(Config::default(), Limits::default(), sampler(snapshot), events).await;
+    let mut client = client(&server).await;
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(client.stream_events(told(None)).await.unwrap());
+    }
+    assert_eq!(client.stream_events(told(None)).await.unwrap_err().code(), Code::ResourceExhausted);
 }
 
 #[tokio::test]

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 /// lists the rooms and names none.
 const ROOMS: &str = "
     main       -> app check cli config kernel privileges telemetry
-    app        -> bpf collectors config engine histogram identity kernel privileges sampler server shutdown status target
+    app        -> bpf collectors config engine event_log events histogram identity kernel privileges sampler server shutdown status target
     check      -> kernel privileges status
     cli        -> config
-    config     -> collectors(ALL,Config,resolve) duration histogram identity(Config) server(Config) target(Config) telemetry(Config)
-    server     -> connections exposition histogram proto sampler shutdown snapshot status
-    exposition -> connections histogram proto snapshot status
+    config     -> collectors(ALL,Config,resolve) duration event_log(Config) histogram identity(Config) server(Config) target(Config) telemetry(Config)
+    server     -> connections events exposition histogram proto sampler shutdown snapshot status
+    event_log  -> events exposition size
+    exposition -> connections events histogram identity proto snapshot status
     engine     -> bpf collectors connections histogram identity kernel sampler snapshot status target
-    collectors -> bpf connections duration histogram identity kernel snapshot status target
+    collectors -> bpf connections duration events histogram identity kernel snapshot status target
     sampler    -> connections snapshot status
+    events     -> identity
     bpf        -> kernel status
     snapshot   -> histogram status
     connections -> identity
@@ -28,6 +30,7 @@ const ROOMS: &str = "
     privileges ->
     proto      ->
     shutdown   ->
+    size       ->
     status     ->
     target     -> bpf identity
     telemetry  ->

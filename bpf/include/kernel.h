@@ -15,6 +15,7 @@ enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -28,7 +29,9 @@ enum {
 	BPF_F_NO_PREALLOC = 1 << 0,
 	BPF_F_CLONE = 1 << 9,
 	BPF_F_MMAPABLE = 1 << 10,
+	BPF_RB_AVAIL_DATA = 0,
 	BPF_RB_NO_WAKEUP = 1,
+	BPF_RB_FORCE_WAKEUP = 2,
 };
 
 /* Known here only so that a program can ask whether the running kernel has it. */
@@ -70,7 +73,7 @@ enum {
 };
 
 enum {
-	/* include/uapi/asm-generic/errno.h */
+	/* include/uapi/asm-generic/errno.h, errno-base.h */
 	ETIMEDOUT = 110,
 	ECONNRESET = 104,
 	ECONNREFUSED = 111,
@@ -79,6 +82,8 @@ enum {
 	ENETUNREACH = 101,
 	ENOPROTOOPT = 92,
 	ENONET = 64,
+	ECONNABORTED = 103,
+	EPIPE = 32,
 	EACCES = 13,
 };
 

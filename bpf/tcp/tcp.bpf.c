@@ -6,6 +6,7 @@
 #include "account.bpf.h"
 #include "compat.bpf.h"
 #include "cost.bpf.h"
+#include "events.bpf.h"
 #include "maps.bpf.h"
 #include "rows.bpf.h"
 #include "who.bpf.h"
@@ -154,6 +155,7 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 	}
 	conn->start_ns = now; /* from here on, where its age is counted from */
 	conn->adopted = 0;
+	tell(tp, conn, now, EVENT_CONNECT, 0);
 }
 
 /* SYN_RECV -> ESTABLISHED: a softirq; owner and cgroup are the listener's until a walk or the close tells better. */
@@ -170,6 +172,7 @@ static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *co
 	if (ns)
 		add(&ns->accepts, 1);
 	__sync_fetch_and_add(&owners_due, 1);
+	tell(tp, conn, now, EVENT_ACCEPT, 0);
 }
 
 /* Without a record its listener is older than we are, or of another port than is watched. */
@@ -234,6 +237,27 @@ static __always_inline __u8 reason_of(struct sock *sk)
 	}
 }
 
+/*
+ * Why an established connection ended. Without an error it is the state before that tells who sent the first FIN; an
+ * end from any other state is a reset of our own, as by close() with data unread.
+ */
+static __always_inline __u8 end_of(struct sock *sk, __u8 state)
+{
+	switch (sk->sk_err) {
+	case 0:
+		break;
+	case EPIPE: /* a reset after the peer's FIN: see tcp_reset() */
+		return REASON_RESET;
+	case ECONNABORTED: /* tcp_abort(), for `ss -K` */
+		return REASON_ABORTED;
+	default:
+		return reason_of(sk);
+	}
+	if (state == TCP_LAST_ACK)
+		return REASON_PEER_FIN;
+	return state == TCP_FIN_WAIT2 || state == TCP_CLOSING ? REASON_FIN : REASON_ABORTED;
+}
+
 static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *conn, __u64 now)
 {
 	struct tcp_failure_key key = {};
@@ -259,12 +283,14 @@ static __always_inline void count_end(struct tcp_sock *tp, struct tcp_conn *conn
 		on_connect_failed(sk, conn, now);
 		if (tp->total_retrans)
 			account(tp, conn, state, true, now);
+		tell(tp, conn, now, EVENT_CONNECT_FAILED, reason_of(sk));
 	} else if (conn->phase == PHASE_OPENED || conn->phase == PHASE_OPEN) {
 		account(tp, conn, state, true, now);
 		s = series_of(tp, conn, now);
 		if (s)
 			add(&s->closed, 1);
 		sample_rtt(tp, conn, tp->srtt_us, now);
+		tell(tp, conn, now, EVENT_CLOSE, end_of(sk, state));
 	}
 }
 
@@ -608,5 +634,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 /* For the generated Rust types alone. */
 enum role wire_role;
 enum tcp_reason wire_reason;
+enum tcp_event_type wire_event_type;
+struct tcp_event wire_event;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

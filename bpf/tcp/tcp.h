@@ -62,7 +62,7 @@ struct tcp_listener {
 	__u64 backlog; /* sum of sk_ack_backlog as of `pass` */
 };
 
-/* Why a connect failed: sk_err in the words of a user. */
+/* Why a connect failed or a connection ended: sk_err, or the state before, in the words of a user. */
 enum tcp_reason {
 	REASON_OTHER,
 	REASON_REFUSED,
@@ -71,6 +71,8 @@ enum tcp_reason {
 	REASON_UNREACHABLE,
 	REASON_ABORTED, /* no error: the application closed the socket first */
 	REASON_LOCAL,   /* no error: this host gave up before sending, as when it has no free port */
+	REASON_FIN,     /* this end closed first, or both at once */
+	REASON_PEER_FIN,
 	REASON_MAX,
 };
 

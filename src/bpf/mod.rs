@@ -7,6 +7,7 @@ pub mod object;
 pub mod own;
 pub mod plain;
 pub mod plan;
+pub mod ring;
 pub mod slots;
 mod tracepoint;
 pub mod traversal;

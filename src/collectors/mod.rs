@@ -22,6 +22,7 @@ use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::plan::{Hook, btf_name};
 use crate::connections::{Connection, Query};
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::snapshot::{Descriptor, Family};
@@ -109,6 +110,8 @@ pub struct Setup<'a> {
     pub identity: Identity,
     /// What is watched.
     pub target: Target,
+    /// Where events are offered.
+    pub events: Events,
     /// What collectors that start earlier leave for later ones.
     pub shared: Shared,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::error::Refused;
 use super::{Collector, Config, Metrics};
 use crate::collectors;
+use crate::event_log;
 use crate::histogram::Bound;
 
 /// More often than this, the ticks would cost more than what they look after.
@@ -31,7 +32,8 @@ pub fn check(config: &Config) -> Result<(), Refused> {
         .validate()
         .map_err(|(key, allowed)| Refused { key: key.to_owned(), allowed: allowed.to_owned() })?;
     collector(&config.collector)?;
-    metrics(&config.metrics, config.collector.interval)
+    metrics(&config.metrics, config.collector.interval)?;
+    events(&config.events)
 }
 
 fn collector(collector: &Collector) -> Result<(), Refused> {
@@ -86,6 +88,20 @@ fn metrics(metrics: &Metrics, interval: Duration) -> Result<(), Refused> {
     }
     if let Some(pair) = buckets.windows(2).find(|pair| pair[0] >= pair[1]) {
         return refuse("metrics.histogram_buckets", format!("they must ascend, and {} follows {}", pair[1], pair[0]));
+    }
+    Ok(())
+}
+
+fn events(events: &event_log::Config) -> Result<(), Refused> {
+    if events.output.is_empty() {
+        return refuse("events.output", "expected stdout, or the path of a file".to_owned());
+    }
+    if (1..event_log::Config::SMALLEST).contains(&events.max_size) {
+        return refuse("events.max_size", "expected 0, for no bound, or at least 1MiB".to_owned());
+    }
+    if events.max_files > event_log::Config::MOST_FILES {
+        let allowed = format!("expected a whole number from 0 to {}", event_log::Config::MOST_FILES);
+        return refuse("events.max_files", allowed);
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub use error::ConfigError;
 pub use sections::{Collector, Metrics, Node};
 pub use setting::{Flag, Origin};
 
-use crate::{collectors, identity, server, target, telemetry};
+use crate::{collectors, event_log, identity, server, target, telemetry};
 use keys::Keys;
 use setting::{Defaults, Setting};
 
@@ -45,6 +45,8 @@ pub struct Config {
     pub target: target::Config,
     /// How collected numbers become series.
     pub metrics: Metrics,
+    /// The connection log.
+    pub events: event_log::Config,
     /// Who works in a cgroup, and who is asked for that.
     pub identity: identity::Config,
     /// Where this daemon runs.

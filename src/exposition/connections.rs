@@ -5,6 +5,7 @@ use std::io;
 use prost::encoding;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
+use super::container::{Names, names};
 use super::since_epoch;
 use crate::connections::field::Unit;
 use crate::connections::{Connection, Listing};
@@ -95,15 +96,6 @@ impl Serialize for Row<'_> {
     }
 }
 
-/// An object of those texts that are known.
-struct Names<'a>([(&'static str, &'a str); 4]);
-
-impl Serialize for Names<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().filter(|(_, text)| !text.is_empty()).copied())
-    }
-}
-
 /// `Connection` in its bytes. The tags are those of `proto/`; a test holds them to it.
 fn encoded(connection: &Connection) -> proto::Encoded {
     let mut bytes = Vec::new();
@@ -143,15 +135,8 @@ fn encoded(connection: &Connection) -> proto::Encoded {
     proto::Encoded(bytes)
 }
 
-/// What is known of its container, by the names that events have for it too.
 fn container(connection: &Connection) -> [(&'static str, &str); 4] {
-    let workload = connection.workload.as_deref();
-    [
-        ("container_id", workload.map_or("", |workload| &workload.container_id)),
-        ("container_name", workload.map_or("", |workload| &workload.container)),
-        ("pod_name", workload.map_or("", |workload| &workload.pod)),
-        ("pod_namespace", workload.map_or("", |workload| &workload.namespace)),
-    ]
+    names(connection.workload.as_deref())
 }
 
 fn service(connection: &Connection) -> Option<&str> {

@@ -18,6 +18,12 @@ pub struct FilterError {
     problem: String,
 }
 
+impl FilterError {
+    pub(super) fn new(field: &'static str, problem: String) -> FilterError {
+        FilterError { field, problem }
+    }
+}
+
 impl Filter {
     /// Checks a filter against what there is.
     ///

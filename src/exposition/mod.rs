@@ -2,6 +2,9 @@
 //! values.
 
 pub mod connections;
+mod container;
+pub mod event;
+pub mod event_filter;
 pub mod filter;
 pub mod json;
 pub mod openmetrics;

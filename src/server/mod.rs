@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::connections::query::MAX_LIMIT;
 use crate::connections::{Field, Listing, Query};
+use crate::events::Events;
 use crate::sampler::{ConnectionsError, SampleError, Sampler};
 use crate::snapshot::Snapshot;
 use health::Probe;
@@ -75,6 +76,7 @@ pub struct Servers {
 #[derive(Debug)]
 struct Context {
     sampler: Sampler,
+    events: Events,
     probe: Probe,
     /// Encoding a large snapshot keeps a core busy: only as many at a time as there are.
     encoders: Semaphore,
@@ -144,8 +146,8 @@ impl Servers {
 
     /// Answers until `stop` becomes true or its sender is gone, then drains: streams end with UNAVAILABLE, requests
     /// that have begun are finished, for as long as [`Limits::drain`] allows.
-    pub async fn serve(self, sampler: Sampler, stream_interval: Duration, stop: watch::Receiver<bool>) {
-        let context = Arc::new(Context::new(sampler));
+    pub async fn serve(self, sampler: Sampler, events: Events, stream_interval: Duration, stop: watch::Receiver<bool>) {
+        let context = Arc::new(Context::new(sampler, events));
         tokio::join!(
             http::serve(self.http, self.settings, Arc::clone(&context), stop.clone()),
             grpc::serve(self.grpc, context, stream_interval, stop),
@@ -154,11 +156,12 @@ impl Servers {
 }
 
 impl Context {
-    fn new(sampler: Sampler) -> Context {
+    fn new(sampler: Sampler, events: Events) -> Context {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Context {
             probe: Probe::new(sampler.clone()),
             sampler,
+            events,
             encoders: Semaphore::new(cores),
             rows: Arc::new(Semaphore::new(ROWS)),
         }

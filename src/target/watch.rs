@@ -19,7 +19,7 @@ use super::skel::types::{target_kind, target_kinds, target_value, workload_state
 use super::workload::is_watched;
 use crate::bpf::object;
 use crate::bpf::plain::Plain;
-use crate::identity::Identity;
+use crate::identity::{Identity, Workload};
 
 /// The constants in every object that say what is asked for.
 const KINDS: &str = ".rodata.target";
@@ -131,6 +131,17 @@ impl Target {
     /// The name of a slot in which something of a cgroup was counted, if that is to be shown. Slot 0 is of all cgroups.
     pub fn name<T>(&self, slot: u32, cgroup: u64, name: impl FnOnce() -> T) -> Option<T> {
         (slot == 0 || self.shows(cgroup)).then(name)
+    }
+
+    /// Whether it takes a container to be watched: the kernel then tells also of those that turn out not to be.
+    pub fn is_by_workload(&self) -> bool {
+        self.some.as_ref().is_some_and(|watched| watched.config.by_workload())
+    }
+
+    /// Whether what happened in a workload is to be told, as far as that is known by then: for other threads.
+    pub fn judge(&self) -> impl Fn(Option<&Workload>) -> bool + Send + Sync + use<> {
+        let config = self.some.as_ref().filter(|_| self.is_by_workload()).map(|watched| watched.config.clone());
+        move |workload| config.as_ref().is_none_or(|config| is_watched(config, workload, true) == Some(true))
     }
 
     /// Takes notice of cgroups that have come since last time, and of what has become known of others.

@@ -4,12 +4,14 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod events;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ebpf_sidecar::connections::{Connection, End, Field, Fields, ListError, Listing, Query};
+use ebpf_sidecar::events::Events;
 use ebpf_sidecar::histogram::{Bound, Histogram};
 use ebpf_sidecar::identity::Workload;
 use ebpf_sidecar::sampler::{Pace, SampleError, Sampler, Source};
@@ -84,6 +86,7 @@ pub fn snapshot(sequence: u64) -> Snapshot {
         uptime: Duration::from_millis(61_500),
         node: "node-1".into(),
         modules: vec![module("tcp", Status::Running), module("drops", Status::Degraded)],
+        helpers: vec![module("identity", Status::Running)],
         families: vec![bytes, age, rtt, limited, lost],
         bounds: [0.00002, 0.00004, 1.048576].map(|seconds| Bound::new(seconds).unwrap()).into(),
     }
@@ -156,7 +159,6 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
         summary: "What it shows",
         status,
         declined: false,
-        collects: true,
         reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
         hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
         programs: vec![ProgramReport { name: "on_event".into(), asked: false, runs: 3, run_ns: 1500, missed: Some(0) }],
@@ -199,12 +201,17 @@ pub struct Running {
 }
 
 /// Starts both on free ports; streams tick every 100 ms.
-pub async fn start(mut config: Config, limits: Limits, sampler: Sampler) -> Running {
+pub async fn start(config: Config, limits: Limits, sampler: Sampler) -> Running {
+    start_telling(config, limits, sampler, Events::default()).await
+}
+
+/// The same with events to be told.
+pub async fn start_telling(mut config: Config, limits: Limits, sampler: Sampler, events: Events) -> Running {
     (config.http.port, config.grpc.port) = (0, 0);
     let servers = Servers::bind(&config, limits).await.unwrap();
     let (http, grpc) = (servers.http_address(), servers.grpc_address());
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(servers.serve(sampler, Duration::from_millis(100), stopped));
+    let served = tokio::spawn(servers.serve(sampler, events, Duration::from_millis(100), stopped));
     Running { http, grpc, stop, served }
 }
 

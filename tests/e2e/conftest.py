@@ -22,8 +22,8 @@ def sidecar(tmp_path):
     """Starts daemons; at the end those that still run are asked to stop, and must do so with success."""
     started = []
 
-    def start(settings=None, flags=()):
-        started.append(Daemon(tmp_path / f"sidecar-{len(started)}.log", settings, flags))
+    def start(settings=None, flags=(), **options):
+        started.append(Daemon(tmp_path / f"sidecar-{len(started)}.log", settings, flags, **options))
         return started[-1]
 
     yield start

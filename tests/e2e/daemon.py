@@ -45,12 +45,13 @@ def command(*arguments, settings=None, env=None, prefix=(), program=BINARY):
 class Daemon:
     """A running daemon on ports of the kernel's choice. Unless told otherwise it collects at every request."""
 
-    def __init__(self, log, settings=None, flags=()):
+    def __init__(self, log, settings=None, flags=(), stdout=None):
         defaults = {"server.http.port": 0, "server.grpc.port": 0, "log.format": "json", "collector.freshness": "0s"}
         self.log = log
         with open(log, "w") as stderr:
             self.process = subprocess.Popen(
-                [BINARY, *flags], env=environment(defaults | (settings or {})), stderr=stderr, stdin=subprocess.DEVNULL
+                [BINARY, *flags], env=environment(defaults | (settings or {})), stderr=stderr, stdin=subprocess.DEVNULL,
+                stdout=stdout,
             )
         self.http, self.grpc = until(self._addresses)
 

@@ -35,8 +35,9 @@ def shows(daemon, port, expected):
 
 
 def state(daemon):
-    modules = daemon.get("/api/v1/modules").json()["modules"]
-    return next(module for module in modules if module["name"] == "identity")
+    [helper] = daemon.get("/api/v1/modules").json()["helpers"]
+    assert helper["name"] == "identity"
+    return helper
 
 
 def slowest(daemon, times=10):

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
 use ebpf_sidecar::connections::{Listing, Query};
 use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
+use ebpf_sidecar::events::Events;
 use ebpf_sidecar::histogram::Histogram;
 use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
@@ -30,6 +31,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 /// The collectors at work in this process, without servers.
 pub struct Sidecar {
     sampler: Option<Sampler>,
+    /// What happens to connections.
+    pub events: Events,
     thread: Option<JoinHandle<()>>,
     runtime: tokio::runtime::Runtime,
 }
@@ -74,14 +77,17 @@ impl Default for Wish {
 impl Sidecar {
     pub fn start(wish: Wish) -> Sidecar {
         let pace = Pace { freshness: Duration::ZERO, interval: wish.interval };
+        let events = Events::default();
+        let offered = events.clone();
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
             let mut kernel = Kernel::probe(ebpf_sidecar::app::btf_names());
             (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
-            let shared = Shared::default();
+            let (shared, events) = (Shared::default(), offered);
             let identity = Identity::start(&wish.identity, &kernel, || ());
             let target = Target::start(&wish.target, &identity)?;
-            let setup = Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, target, shared };
+            let setup =
+                Setup { named: true, kernel: &kernel, config: &wish.config, limits, identity, target, events, shared };
             let options = Options {
                 budget: wish.budget,
                 modules: wish.modules.iter().map(|&name| name.to_owned()).collect(),
@@ -96,7 +102,7 @@ impl Sidecar {
         });
         let (sampler, thread) = spawned.unwrap_or_else(|error| panic!("the engine does not start: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        Sidecar { sampler: Some(sampler), thread: Some(thread), runtime }
+        Sidecar { sampler: Some(sampler), events, thread: Some(thread), runtime }
     }
 
     pub fn snapshot(&self) -> Metrics {

@@ -6,6 +6,7 @@ mod cgroup;
 mod connections;
 mod disk;
 mod drops;
+mod events;
 mod fadvise;
 mod fixture;
 mod governor;

@@ -76,7 +76,8 @@ impl Decoder {
     }
 }
 
-fn reason(reason: u8) -> &'static str {
+/// Why a connect failed or a connection ended.
+pub fn reason(reason: u8) -> &'static str {
     match tcp_reason(reason.into()) {
         tcp_reason::REASON_REFUSED => "refused",
         tcp_reason::REASON_TIMEOUT => "timeout",
@@ -84,6 +85,8 @@ fn reason(reason: u8) -> &'static str {
         tcp_reason::REASON_UNREACHABLE => "unreachable",
         tcp_reason::REASON_ABORTED => "aborted",
         tcp_reason::REASON_LOCAL => "local",
+        tcp_reason::REASON_FIN => "fin",
+        tcp_reason::REASON_PEER_FIN => "peer_fin",
         _ => OTHER,
     }
 }

@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use super::skel::types::{hist, tcp_caller, tcp_failure, tcp_listener, tcp_missed, tcp_series, tcp_timing};
 use crate::collectors::labels::{self as names, OTHER};
+use crate::events::Kind;
 use crate::histogram::Histogram;
 use crate::snapshot::{Descriptor, Family, Labels, labels};
 
@@ -101,10 +102,41 @@ static UNTRACKED: Descriptor = Descriptor::counter(
     "Connections that ended before anything was known of them: older than the daemon and held by no process.",
 );
 
+static EVENTS: Descriptor = Descriptor::counter(
+    "tcp",
+    "sidecar_events_total",
+    "",
+    "Events of connections, counted by the kernel while the connection log or a stream wanted them.",
+);
+static EVENTS_LOST: Descriptor = Descriptor::counter(
+    "tcp",
+    "sidecar_events_lost_total",
+    "",
+    "Events that found no room: once if that was in the kernel, else for each log or stream that was too slow.",
+);
+
 /// All of them, in the order in which they are shown.
 pub const ALL: &[&Descriptor] = &[
-    &SENT, &RECEIVED, &SEGS_OUT, &SEGS_IN, &RETRANS, &SPURIOUS, &DURATION, &ACTIVE, &OPENED, &CLOSED, &LIMITED, &SETUP,
-    &RTT, &FAILURES, &BACKLOG, &OVERFLOWS, &CONNECTS, &UNTRACKED,
+    &SENT,
+    &RECEIVED,
+    &SEGS_OUT,
+    &SEGS_IN,
+    &RETRANS,
+    &SPURIOUS,
+    &DURATION,
+    &ACTIVE,
+    &OPENED,
+    &CLOSED,
+    &LIMITED,
+    &SETUP,
+    &RTT,
+    &FAILURES,
+    &BACKLOG,
+    &OVERFLOWS,
+    &CONNECTS,
+    &UNTRACKED,
+    &EVENTS,
+    &EVENTS_LOST,
 ];
 
 /// The families that the slots of each table feed.
@@ -138,6 +170,8 @@ pub struct Families {
     overflows: Family,
     connects: Family,
     untracked: Family,
+    events: Family,
+    events_lost: Family,
 }
 
 /// What a connection series is called, in this family and in that with one more label.
@@ -223,6 +257,8 @@ impl Families {
             overflows: Family::new(&OVERFLOWS),
             connects: Family::new(&CONNECTS),
             untracked: Family::new(&UNTRACKED),
+            events: Family::new(&EVENTS),
+            events_lost: Family::new(&EVENTS_LOST),
         }
     }
 
@@ -286,6 +322,15 @@ impl Families {
         self.untracked.integer(labels([]), missed.untracked);
     }
 
+    /// How many there were of each kind, and how many of them were lost.
+    pub fn events(&mut self, totals: &[(Kind, u64, u64)]) {
+        for (kind, produced, lost) in totals {
+            let labels = || labels([("type", kind.as_str())]);
+            self.events.integer(labels(), *produced);
+            self.events_lost.integer(labels(), *lost);
+        }
+    }
+
     /// In the order of [`ALL`].
     pub fn finish(self) -> Vec<Family> {
         vec![
@@ -307,6 +352,8 @@ impl Families {
             self.overflows,
             self.connects,
             self.untracked,
+            self.events,
+            self.events_lost,
         ]
     }
 }

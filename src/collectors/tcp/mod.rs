@@ -13,6 +13,7 @@
 
 mod audit;
 mod decode;
+mod events;
 mod listing;
 mod metrics;
 mod probe;

@@ -3,6 +3,7 @@
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, Object};
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::audit::{self, Auditor};
 use super::decode::Decoder;
+use super::events::{self, RING_BYTES, Rings};
 use super::listing;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
 use super::skel::types::{
@@ -24,10 +26,12 @@ use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
 use crate::bpf::plan::Plan;
+use crate::bpf::ring;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
 use crate::collectors::{Audit, CollectError, Collector, Found, Limits, Objects, Setup};
 use crate::connections::Query;
+use crate::events::{Events, Offer};
 use crate::identity::Identity;
 use crate::kernel::monotonic_ns;
 use crate::snapshot::{Descriptor, Family, Labels};
@@ -73,6 +77,7 @@ pub(super) struct Tcp<'a> {
     limits: Limits,
     pub(super) identity: Identity,
     target: Target,
+    events: Events,
     pub(super) tick_ns: u64,
     series: SlotTable<tcp_series, SeriesLabels>,
     timing: SlotTable<tcp_timing, Labels>,
@@ -110,6 +115,9 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
     debug_assert!(shared.is_ok(), "the tcp module starts once");
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
+    let rings = tcp.rings().map_err(LoadError::during("sharing"))?;
+    let (identity, watches) = (setup.identity.clone(), Arc::new(setup.target.judge()));
+    setup.events.offer(Offer { source: Arc::new(rings), identity, watches });
     tcp.audit_namespaces();
     Ok(Box::new(tcp))
 }
@@ -147,6 +155,7 @@ impl<'a> Tcp<'a> {
             limits: setup.limits,
             identity: setup.identity.clone(),
             target: setup.target.clone(),
+            events: setup.events.clone(),
             tick_ns: setup.kernel.tick_ns,
             series: SlotTable::new(object, "series")?,
             timing: SlotTable::new(object, "timing")?,
@@ -200,6 +209,11 @@ impl<'a> Tcp<'a> {
         self.sockets.run()?;
         self.passed_ns = now_ns;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
+    }
+
+    fn rings(&self) -> libbpf_rs::Result<Rings> {
+        let map = |name| object::map(self.skel.object(), name);
+        Ok(Rings::new(map("events")?, map("event_counts")?))
     }
 
     fn missed(&self) -> tcp_missed {
@@ -272,6 +286,10 @@ impl Collector for Tcp<'_> {
         for (labels, c) in self.caller.sums(generation, caller).map_err(&mapping)? {
             families.caller(labels, &c);
         }
+        if let Some(fate) = self.events.fate() {
+            let counts = events::counts(&self.skel.maps.event_counts);
+            families.events(&events::totals(&counts, &fate, self.target.is_by_workload()));
+        }
         // Most of what has no record then is of no interest.
         if self.target.is_everything() {
             families.missed(&self.missed());
@@ -332,6 +350,7 @@ impl Collector for Tcp<'_> {
     fn maps(&self) -> Vec<MapReport> {
         let (data, missed) = (self.data(), self.missed());
         let namespaces = &self.skel.maps.namespaces;
+        let (ring, lost) = (&self.skel.maps.events, events::counts(&self.skel.maps.event_counts).lost);
         let mut maps = vec![
             MapReport {
                 name: "sockets".to_owned(),
@@ -349,6 +368,12 @@ impl Collector for Tcp<'_> {
                 entries: Some(namespaces.keys().count() as u64),
                 bytes: own::map_bytes(namespaces).unwrap_or(0),
                 full: Some(missed.namespaces),
+            },
+            MapReport {
+                name: "events".to_owned(),
+                entries: None,
+                bytes: if ring::is_open(ring) { RING_BYTES.into() } else { 0 },
+                full: Some(lost.iter().sum()),
             },
         ];
         maps.extend(listing::maps(&self.skel));

@@ -1,5 +1,6 @@
 //! gRPC: the service of `proto/`, health for load balancers and reflection for tools.
 
+mod events;
 mod health;
 mod service;
 mod stream;

@@ -7,15 +7,17 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::events;
 use super::stream::{self, Subscription};
 use crate::connections::{ListError, Query, QueryError};
+use crate::exposition::event_filter::Filter as EventFilter;
 use crate::exposition::filter::{Filter, FilterError};
 use crate::exposition::{connections, proto as encoder};
 use crate::proto::ebpf_metrics_server::EbpfMetrics;
 use crate::proto::{
     GetHealthRequest, GetHealthResponse, GetMetricsRequest, GetMetricsResponse, ListConnectionsRequest,
-    ListConnectionsResponse, ListModulesRequest, ListModulesResponse, MetricFilter, StreamMetricsRequest,
-    StreamMetricsResponse,
+    ListConnectionsResponse, ListModulesRequest, ListModulesResponse, MetricFilter, StreamEventsRequest,
+    StreamEventsResponse, StreamMetricsRequest, StreamMetricsResponse,
 };
 use crate::sampler::{ConnectionsError, SampleError};
 use crate::server::Context;
@@ -57,6 +59,7 @@ impl Service {
 #[tonic::async_trait]
 impl EbpfMetrics for Service {
     type StreamMetricsStream = ReceiverStream<Result<StreamMetricsResponse, Status>>;
+    type StreamEventsStream = ReceiverStream<Result<StreamEventsResponse, Status>>;
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let (snapshot, filter) = self.snapshot(request.into_inner().filter).await?;
@@ -73,6 +76,14 @@ impl EbpfMetrics for Service {
         let (_, filter) = self.snapshot(filter).await?;
         let subscription = Subscription { context: Arc::clone(&self.context), filter: Arc::new(filter), interval };
         Ok(Response::new(stream::start(subscription, self.stop.clone())))
+    }
+
+    async fn stream_events(
+        &self,
+        request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let filter = EventFilter::new(request.into_inner().filter.unwrap_or_default())?;
+        Ok(Response::new(events::start(self.context.events.clone(), filter, self.stop.clone()).await?))
     }
 
     async fn get_health(&self, _: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
