@@ -1,12 +1,15 @@
 //! Filters: what is watched is counted as if everything was, and nothing else is.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use ebpf_sidecar::target::Config;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe, read, write};
 
@@ -71,7 +74,7 @@ fn visit(name: &str, to: SocketAddr, times: usize) {
 /// A process that waits for a word before it does something.
 struct Waiting {
     pid: Pid,
-    go: std::os::fd::OwnedFd,
+    go: OwnedFd,
 }
 
 fn waiting(name: &str, action: impl FnOnce()) -> Waiting {
@@ -227,27 +230,22 @@ fn ports_of_the_side_that_listens() {
 /// A listener that is not bound gets its port from listen().
 #[test]
 fn ports_that_are_known_late() {
-    let bound = |target: fn(u16) -> u16| {
-        // SAFETY: plain system calls on a descriptor that is then owned by the listener.
-        let listener = unsafe {
-            use std::os::fd::FromRawFd;
-            TcpListener::from_raw_fd(nix::libc::socket(nix::libc::AF_INET, nix::libc::SOCK_STREAM, 0))
-        };
-        let probe = listen("127.0.0.1");
-        let _ = target(probe.local_addr().unwrap().port());
-        listener
+    let (watched, third) = server("tgt-server", 1);
+    let sidecar = watching(ports(&[watched.port()]));
+    // SAFETY: plain system calls; the listener owns the descriptor.
+    let listener = unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert_eq!(libc::listen(socket, 8), 0);
+        TcpListener::from_raw_fd(socket)
     };
-    let (watched, listener) = (41_000, bound(|port| port));
-    let sidecar = watching(ports(&[watched]));
-    use std::os::fd::AsRawFd;
-    // SAFETY: a valid descriptor.
-    assert_eq!(unsafe { nix::libc::listen(listener.as_raw_fd(), 8) }, 0);
     let to: SocketAddr = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
-    assert_ne!(to.port(), watched);
-    let server = serve(listener, 3, 10, 30);
+    let late = serve(listener.try_clone().unwrap(), 3, 10, 30);
     visit("tgt-client", to, 3);
-    server.join().unwrap();
-    let metrics = sidecar.snapshot();
+    late.join().unwrap();
+    visit("tgt-client", watched, 1);
+    ends_well(third);
+    let metrics = sidecar.until(|metrics| of_port(metrics, watched)[3] == 2);
+    assert_eq!(of_port(&metrics, watched), [40, 40, 2, 2]);
     assert_eq!(of_port(&metrics, to), [0; 4]);
     assert_eq!(metrics.count("sidecar_listen_backlog", &[("dst_port", &to.port().to_string())]), 0);
 }
@@ -368,7 +366,6 @@ fn servers_that_hand_connections_on() {
             let (told, tell) = pipe().unwrap();
             let child = in_process("tgt-worker", || {
                 read(&told, &mut [0]).unwrap();
-                use std::io::{Read, Write};
                 (&stream).read_exact(&mut [0; 10]).unwrap();
                 (&stream).write_all(&[1; 30]).unwrap();
             });
@@ -393,7 +390,6 @@ fn servers_that_hand_connections_on() {
 /// While nobody is known to be watched nothing is counted, and nothing is lost when somebody is.
 #[test]
 fn an_open_connection_whose_owner_turns_out_to_be_watched() {
-    use std::io::{Read, Write};
     let sidecar = watching(comms(&["tgt-heir"]));
     let listener = listen("127.0.0.1");
     let to = listener.local_addr().unwrap();
@@ -419,7 +415,6 @@ fn an_open_connection_whose_owner_turns_out_to_be_watched() {
 /// Connections from before the daemon.
 #[test]
 fn what_is_taken_over() {
-    use std::io::{Read, Write};
     let hold = |name| {
         let listener = listen("127.0.0.1");
         let to = listener.local_addr().unwrap();
@@ -471,7 +466,7 @@ fn retransmissions_and_drops() {
         let before = sent_again();
         let file = fs::File::open(format!("/run/netns/{}", network.a)).unwrap();
         ends_well(in_process(name, || {
-            nix::sched::setns(file.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
             fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
             assert!(TcpStream::connect((B4, port)).is_err());
         }));
