@@ -95,7 +95,8 @@ pub fn snapshot(sequence: u64) -> Snapshot {
 /// Whoever asks for connections to this port is told that they are not known.
 pub const UNKNOWN_PORT: u16 = 9;
 
-/// So many connections, of which all but the first are known as little as can be.
+/// So many connections, of which all but the first are known as little as can be. Of very many more is known, so that
+/// a list of them does not fit into what the kernel holds for a reader.
 pub fn listing(connections: usize) -> Listing {
     let end = |ip: &str, port| End { ip: ip.parse().unwrap(), port };
     let workload = Workload {
@@ -133,12 +134,16 @@ pub fn listing(connections: usize) -> Listing {
         fields,
         ..bare.clone()
     };
+    let mut others = bare;
+    if connections > 1000 {
+        others.fields.0[..20].fill(1 << 40);
+    }
     Listing {
         node: "node-1".into(),
         taken_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         live: 1 << 40,
         total: connections as u64,
-        connections: std::iter::once(full).chain(std::iter::repeat(bare)).take(connections).collect(),
+        connections: std::iter::once(full).chain(std::iter::repeat(others)).take(connections).collect(),
     }
 }
 
