@@ -82,7 +82,7 @@ fn build_proto(out: &Path) -> Result<()> {
         .compile_fds(descriptors)?;
     tonic_prost_build::configure()
         .build_server(false)
-        .build_transport(false)
+        .build_client(false)
         .compile_fds(protox::compile(RUNTIMES, ["proto"])?)?;
     Ok(())
 }

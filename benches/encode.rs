@@ -73,6 +73,7 @@ fn fabricate() -> Snapshot {
         uptime: Duration::from_secs(60),
         node: "".into(),
         modules: vec![],
+        helpers: vec![],
         families: vec![family],
         bounds: Arc::new([]),
     }

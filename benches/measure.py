@@ -86,7 +86,10 @@ class Daemon:
 
     def scrape(self):
         """One scrape as Prometheus makes it, over a connection that is kept."""
-        self.connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+        return self.get("/metrics", {"Accept-Encoding": "gzip"})
+
+    def get(self, path, headers={}):
+        self.connection.request("GET", path, headers=headers)
         answer = self.connection.getresponse()
         page = answer.read()
         assert answer.status == 200, answer.status

@@ -88,19 +88,14 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
             Ok(()) => (Status::Degraded, plan.missing()),
         };
         let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
-        ModuleReport {
-            name,
-            summary,
-            status,
-            reason,
-            declined,
-            collects: true,
-            hooks,
-            programs: Vec::new(),
-            maps: Vec::new(),
-        }
+        ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
     };
-    collectors::ALL.iter().map(report).chain([identity::plan(kernel)]).collect()
+    collectors::ALL.iter().map(report).collect()
+}
+
+/// What those would use that help the modules.
+pub fn helpers(kernel: &Kernel) -> Vec<ModuleReport> {
+    vec![identity::plan(kernel)]
 }
 
 /// Runs until asked to stop.

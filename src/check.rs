@@ -22,6 +22,8 @@ pub struct Report<'a> {
     pub watching: String,
     /// Each module, with the hooks that it would use.
     pub modules: &'a [ModuleReport],
+    /// What helps the modules, in the same form.
+    pub helpers: &'a [ModuleReport],
 }
 
 /// Exit code of the command: 0 if every wanted module is fully available, 1 if less is, 2 if the daemon cannot run.
@@ -31,6 +33,7 @@ pub fn verdict(report: &Report<'_>) -> u8 {
     }
     match status::health(report.modules) {
         Health::Healthy if report.modules.iter().any(|module| module.declined) => 1,
+        Health::Healthy if report.helpers.iter().any(|helper| helper.status != Status::Running) => 1,
         Health::Healthy => 0,
         Health::Degraded => 1,
         Health::Unhealthy => 2,
@@ -74,8 +77,15 @@ fn in_words(fact: &Value) -> &str {
 
 impl<'a> Report<'a> {
     /// From what was found: the host, what the process may do, what it is to watch, and what each module would use.
-    pub fn new(kernel: &'a Kernel, held: &CapsHashSet, watching: String, modules: &'a [ModuleReport]) -> Self {
-        Report { kernel, missing: privileges::require(held).err(), note: privileges::note(held), watching, modules }
+    pub fn new(
+        kernel: &'a Kernel,
+        held: &CapsHashSet,
+        watching: String,
+        modules: &'a [ModuleReport],
+        helpers: &'a [ModuleReport],
+    ) -> Self {
+        let (missing, note) = (privileges::require(held).err(), privileges::note(held));
+        Report { kernel, missing, note, watching, modules, helpers }
     }
 
     /// For machines.
@@ -91,6 +101,7 @@ impl<'a> Report<'a> {
             },
             "watching": self.watching,
             "modules": self.modules.iter().map(module).collect::<Vec<_>>(),
+            "helpers": self.helpers.iter().map(module).collect::<Vec<_>>(),
         })
     }
 }
@@ -127,7 +138,7 @@ impl fmt::Display for Report<'_> {
             writeln!(f, "{:<14}{note}", "")?;
         }
         writeln!(f, "{:<14}{}", "watching", self.watching)?;
-        for module in self.modules {
+        for module in self.modules.iter().chain(self.helpers) {
             writeln!(f)?;
             if self.missing.is_some() {
                 writeln!(f, "{:<14}cannot run", module.name)?;
@@ -167,7 +178,6 @@ mod tests {
             status,
             reason: reason.to_owned(),
             declined: false,
-            collects: true,
             hooks: vec![
                 HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
                 HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },
@@ -191,7 +201,7 @@ mod tests {
 
     fn report<'a>(kernel: &'a Kernel, modules: &'a [ModuleReport]) -> Report<'a> {
         let held = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
-        Report::new(kernel, &held.into_iter().collect(), "everything".to_owned(), modules)
+        Report::new(kernel, &held.into_iter().collect(), "everything".to_owned(), modules, &[])
     }
 
     #[test]
@@ -206,7 +216,7 @@ mod tests {
         let without_btf = Kernel { btf: Some(false), ..host.clone() };
         assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
 
-        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), String::new(), &[of(Status::Running)])), 2);
+        assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), String::new(), &[of(Status::Running)], &[])), 2);
     }
 
     #[test]

@@ -46,8 +46,8 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Check { settings, output } => {
             let config = load(&settings)?.config;
             let (kernel, held) = (Kernel::probe(app::btf_names()), privileges::held()?);
-            let modules = app::plan(&config, &kernel);
-            let report = Report::new(&kernel, &held, config.target.to_string(), &modules);
+            let (modules, helpers) = (app::plan(&config, &kernel), app::helpers(&kernel));
+            let report = Report::new(&kernel, &held, config.target.to_string(), &modules, &helpers);
             match output {
                 Output::Human => print(&report.to_string())?,
                 Output::Json => print(&format!("{:#}\n", report.to_json()))?,

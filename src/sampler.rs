@@ -229,6 +229,7 @@ mod tests {
                 uptime: Duration::ZERO,
                 node: "".into(),
                 modules: vec![],
+                helpers: vec![],
                 families: vec![],
                 bounds: [].into(),
             }

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub node: Arc<str>,
     /// How the modules fare, in the order of the configuration's list of all modules.
     pub modules: Vec<ModuleReport>,
+    /// How those fare that help the modules, in the same form.
+    pub helpers: Vec<ModuleReport>,
     /// In the order of the modules, within a module in the order of its declarations. Families without samples are
     /// left out: what cannot be known is absent, never zero.
     pub families: Vec<Family>,

@@ -108,8 +108,6 @@ pub struct ModuleReport {
     pub reason: String,
     /// It is disabled because it would take something from unrelated work, and was not named.
     pub declined: bool,
-    /// It counts something; the others help those that do, and nothing is well because they are.
-    pub collects: bool,
     /// Its hooks, in use or not.
     pub hooks: Vec<HookReport>,
     /// Its programs that are loaded.
@@ -124,8 +122,7 @@ pub fn health(modules: &[ModuleReport]) -> Health {
     if wanted.peek().is_none() {
         return Health::Unhealthy;
     }
-    let any =
-        modules.iter().any(|module| module.collects && matches!(module.status, Status::Running | Status::Degraded));
+    let any = modules.iter().any(|module| matches!(module.status, Status::Running | Status::Degraded));
     let all = wanted.all(|status| status == Status::Running);
     match (all, any) {
         (true, _) => Health::Healthy,
@@ -212,7 +209,6 @@ mod tests {
                 status,
                 reason: String::new(),
                 declined: false,
-                collects: true,
                 hooks: vec![],
                 programs: vec![],
                 maps: vec![],

@@ -117,7 +117,7 @@ static __always_inline bool watches_cgroup_of(struct task_struct *task)
 	return watches_cgroup(target.cgroup_v1 ? memory_cgroup(set) : set->dfl_cgrp);
 }
 
-/* A workload of which nothing is known counts until that is so: userspace does not show it before. */
+/* A workload of which nothing is known counts until that is so: it is not shown before. */
 static __always_inline bool watches_workload(__u64 cgroup)
 {
 	__u8 *state;
@@ -126,6 +126,16 @@ static __always_inline bool watches_workload(__u64 cgroup)
 		return true;
 	state = bpf_map_lookup_elem(&workloads, &cgroup);
 	return !state || *state != WORKLOAD_IGNORED;
+}
+
+static __always_inline bool shows_workload(__u64 cgroup)
+{
+	__u8 *state;
+
+	if (!target.workloads)
+		return true;
+	state = bpf_map_lookup_elem(&workloads, &cgroup);
+	return state && *state == WORKLOAD_WATCHED;
 }
 
 static __always_inline bool watches_name(struct task_struct *task)

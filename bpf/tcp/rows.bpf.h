@@ -100,6 +100,12 @@ static __always_inline __u64 payload_acked(struct tcp_sock *tp, struct tcp_conn 
 	return acked < sent ? acked : sent;
 }
 
+/* Of what is queued, what is payload: the last byte may be a FIN. As tcp_inq(). */
+static __always_inline __u64 payload_queued(__u64 bytes, bool fin)
+{
+	return bytes && fin ? bytes - 1 : bytes;
+}
+
 static __always_inline __u64 known_unless(bool unknown, __u64 value)
 {
 	return unknown ? FIELD_UNKNOWN : value;
@@ -178,11 +184,12 @@ static __always_inline __u64 field_of(struct tcp_sock *tp, struct tcp_conn *conn
 	case FIELD_REORDERINGS:
 		return tp->reord_seen;
 	case FIELD_SEND_QUEUE:
-		return ahead(tp->snd_una, tp->write_seq);
+		return payload_queued(ahead(tp->snd_una, tp->write_seq), fin_queued(sk->__sk_common.skc_state));
 	case FIELD_UNSENT:
-		return ahead(tp->snd_nxt, tp->write_seq);
+		return payload_queued(ahead(tp->snd_nxt, tp->write_seq), fin_queued(sk->__sk_common.skc_state));
 	case FIELD_RECEIVE_QUEUE:
-		return ahead(tp->copied_seq, tp->rcv_nxt);
+		return payload_queued(ahead(tp->copied_seq, tp->rcv_nxt),
+				      sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
 	case FIELD_SEND_WINDOW:
 		return tp->snd_wnd;
 	case FIELD_RECEIVE_WINDOW:
@@ -314,9 +321,10 @@ int tcp_list(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct tcp_sock *tp;
 	__u64 socket;
 
-	if (!sk || !conn || !counts(conn) || (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
+	if (!sk || !conn || !counts(conn) || !shows_workload(conn->cgroup) ||
+	    (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
 		return 0;
-	if (sk->__sk_common.skc_state == TCP_CLOSE)
+	if (sk->__sk_common.skc_state == TCP_CLOSE || !counts(conn))
 		return 0;
 	ranking.live++;
 	if (wish.fill) {

@@ -102,7 +102,7 @@ struct tcp_wish {
 
 /* What a pass met. */
 struct tcp_ranking {
-	__u64 live;   /* established or closing */
+	__u64 live;   /* established or closing, and watched */
 	__u64 total;  /* of these, those that match */
 	__u64 above;  /* of these, those above the floor */
 	__u64 stored; /* of these, those in the map candidates */

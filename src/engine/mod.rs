@@ -181,9 +181,9 @@ impl Source for Engine<'_> {
             families.extend(module.collect());
         }
         families.retain(|family| !family.samples.is_empty());
-        let mut modules = self.reports();
-        modules.push(self.identity.report());
-        families.extend(own::families(&mut self.modules, &modules, &families));
+        let (modules, helpers) = (self.reports(), vec![self.identity.report()]);
+        let reports = modules.iter().chain(&helpers);
+        families.extend(own::families(&mut self.modules, reports, &families));
         families.push(own::lookups(&self.identity));
         families.retain(|family| !family.samples.is_empty());
         self.sequence += 1;
@@ -193,12 +193,14 @@ impl Source for Engine<'_> {
             uptime: self.started.elapsed(),
             node: Arc::clone(&self.options.node),
             modules,
+            helpers,
             families,
             bounds: Arc::clone(&self.options.bounds),
         }
     }
 
     fn connections(&mut self, query: &Query) -> Result<Listing, ListError> {
+        self.target.refresh();
         let module = self.modules.iter_mut().find(|module| module.spec.name == LISTS_CONNECTIONS);
         let Found { taken_at, live, total, connections } = module.expect("it is among all modules").list(query)?;
         Ok(Listing { node: Arc::clone(&self.options.node), taken_at, live, total, connections })
@@ -335,7 +337,6 @@ impl<'a> Module<'a> {
             status: Status::Running,
             reason: String::new(),
             declined: false,
-            collects: true,
             hooks: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

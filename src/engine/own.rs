@@ -64,7 +64,7 @@ static AUDIT_COUNTED: Descriptor = Descriptor::counter(
 static COLLECTION: Descriptor =
     Descriptor::histogram("self", "sidecar_collection_seconds", "Time that each module took to collect.");
 static LOOKUPS: Descriptor = Descriptor::counter(
-    "identity",
+    "self",
     "sidecar_identity_lookups_total",
     "",
     "How often runtimes of containers that are there were asked for names.",
@@ -95,7 +95,11 @@ pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
 }
 
 /// Makes them from the reports and from what the modules found.
-pub fn families(modules: &mut [Module<'_>], reports: &[ModuleReport], found: &[Family]) -> Vec<Family> {
+pub fn families<'a>(
+    modules: &mut [Module<'_>],
+    reports: impl Iterator<Item = &'a ModuleReport>,
+    found: &[Family],
+) -> Vec<Family> {
     let mut status = Family::new(&STATUS);
     let mut hook = Family::new(&HOOK);
     let mut runs = Family::new(&RUNS);

@@ -50,11 +50,18 @@ pub fn stats(snapshot: &Snapshot, out: &mut impl io::Write) -> io::Result<()> {
 /// Those of the writer.
 pub fn modules(snapshot: &Snapshot, out: &mut impl io::Write) -> io::Result<()> {
     #[derive(Serialize)]
-    struct Modules<M> {
+    struct Modules<M, H> {
         modules: M,
+        helpers: H,
     }
+    let modules = Seq(|| snapshot.modules.iter().map(state));
+    let helpers = Seq(|| snapshot.helpers.iter().map(state));
+    Ok(serde_json::to_writer(out, &Modules { modules, helpers })?)
+}
+
+fn state(report: &ModuleReport) -> impl Serialize + '_ {
     #[derive(Serialize)]
-    struct Module<'a, H, P, M> {
+    struct State<'a, H, P, M> {
         name: &'a str,
         summary: &'a str,
         status: &'static str,
@@ -63,20 +70,16 @@ pub fn modules(snapshot: &Snapshot, out: &mut impl io::Write) -> io::Result<()> 
         programs: P,
         maps: M,
     }
-    let modules = Seq(|| {
-        snapshot.modules.iter().map(|ModuleReport { name, summary, status, reason, hooks, programs, maps, .. }| {
-            Module {
-                name,
-                summary,
-                status: status.as_str(),
-                reason,
-                hooks: Seq(|| hooks.iter().map(hook)),
-                programs: Seq(|| programs.iter().map(program)),
-                maps: Seq(|| maps.iter().map(map)),
-            }
-        })
-    });
-    Ok(serde_json::to_writer(out, &Modules { modules })?)
+    let ModuleReport { name, summary, status, reason, hooks, programs, maps, .. } = report;
+    State {
+        name,
+        summary,
+        status: status.as_str(),
+        reason,
+        hooks: Seq(|| hooks.iter().map(hook)),
+        programs: Seq(|| programs.iter().map(program)),
+        maps: Seq(|| maps.iter().map(map)),
+    }
 }
 
 /// Writes the body of `/health` and its relatives.

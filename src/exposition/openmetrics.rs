@@ -165,6 +165,7 @@ mod tests {
             uptime: std::time::Duration::ZERO,
             node: "".into(),
             modules: vec![],
+            helpers: vec![],
             families: vec![],
             bounds: Arc::new([]),
         });

@@ -23,7 +23,10 @@ pub fn snapshot(snapshot: &Snapshot, filter: &Filter) -> proto::Snapshot {
 
 /// The modules with their hooks, programs and maps.
 pub fn modules(snapshot: &Snapshot) -> proto::ListModulesResponse {
-    proto::ListModulesResponse { modules: snapshot.modules.iter().map(module).collect() }
+    proto::ListModulesResponse {
+        modules: snapshot.modules.iter().map(module).collect(),
+        helpers: snapshot.helpers.iter().map(module).collect(),
+    }
 }
 
 /// How the daemon fares.

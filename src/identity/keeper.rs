@@ -108,9 +108,9 @@ impl<'a> Keeper<'a> {
             missed.clear();
         }
         drop(missed);
+        self.note();
         *lock(&self.shared.looked) = true;
         self.shared.settled.notify_all();
-        self.note();
     }
 
     /// `false` if it cannot tell.

@@ -169,7 +169,6 @@ impl Identity {
             },
             reason: reasons.join("; "),
             declined: false,
-            collects: false,
             hooks: programs.plan.as_ref().map(Plan::reports).unwrap_or_default(),
             programs: programs.programs.clone(),
             maps: programs.maps.clone(),

@@ -71,7 +71,7 @@ struct Watched {
     identity: Identity,
     decisions: RefCell<HashMap<u64, bool>>,
     /// Of what is known of cgroups, as of the decisions.
-    generation: Cell<u64>,
+    generation: Cell<Option<u64>>,
 }
 
 impl Target {
@@ -188,7 +188,7 @@ impl Watched {
             _link: link,
             identity: identity.clone(),
             decisions: RefCell::default(),
-            generation: Cell::new(identity.generation()),
+            generation: Cell::new(None),
         };
         for value in values {
             watched.values.update(value.as_bytes(), &[1], MapFlags::ANY)?;
@@ -236,15 +236,17 @@ impl Watched {
         decisions.insert(cgroup, decision);
     }
 
-    /// Should a cgroup not be what it was taken for, what comes from now on is counted, or not.
+    /// Decides what can be decided by now, so that the kernel need not count what is not watched. Should a cgroup not be
+    /// what it was taken for, what comes from now on is counted, or not.
     fn decide_anew(&self) {
-        let generation = self.identity.generation();
-        if self.generation.replace(generation) == generation {
+        let generation = Some(self.identity.generation());
+        if !self.config.by_workload() || self.generation.replace(generation) == generation {
             return;
         }
-        let before: Vec<_> = self.decisions.borrow().iter().map(|(cgroup, decision)| (*cgroup, *decision)).collect();
-        for (cgroup, decision) in before {
-            if let Some(now) = self.judge(cgroup).filter(|now| *now != decision) {
+        for (cgroup, _, workload) in self.identity.known() {
+            let decision = is_watched(&self.config, workload.as_deref(), true);
+            let before = self.decisions.borrow().get(&cgroup).copied();
+            if let Some(now) = decision.filter(|now| before != Some(*now)) {
                 self.remember(cgroup, now);
             }
         }

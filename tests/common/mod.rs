@@ -86,6 +86,7 @@ pub fn snapshot(sequence: u64) -> Snapshot {
         uptime: Duration::from_millis(61_500),
         node: "node-1".into(),
         modules: vec![module("tcp", Status::Running), module("drops", Status::Degraded)],
+        helpers: vec![module("identity", Status::Running)],
         families: vec![bytes, age, rtt, limited, lost],
         bounds: [0.00002, 0.00004, 1.048576].map(|seconds| Bound::new(seconds).unwrap()).into(),
     }
@@ -158,7 +159,6 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
         summary: "What it shows",
         status,
         declined: false,
-        collects: true,
         reason: if status == Status::Running { String::new() } else { "no <hook>".into() },
         hooks: vec![hook("used", Some(HookKind::TpBtf), ""), hook("absent", None, "not on this kernel")],
         programs: vec![ProgramReport { name: "on_event".into(), asked: false, runs: 3, run_ns: 1500, missed: Some(0) }],

@@ -1,7 +1,9 @@
 """Fixtures: each undoes what it did."""
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -120,3 +122,37 @@ def connect():
     yield open_channel
     for channel in channels:
         channel.close()
+
+
+@pytest.fixture
+def server():
+    """Listens on the loopback, and hears out whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    while connection.recv(65536):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        # Wakes whoever accepts.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def runtime():
+    """Starts runtimes; at the end nothing of them is left."""
+    started = []
+
+    def start(kind):
+        started.append(kind())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.leave()

@@ -17,40 +17,6 @@ SENT = "sidecar_connection_bytes_sent_total"
 LOOKUPS = "sidecar_identity_lookups_total"
 
 
-@pytest.fixture
-def server():
-    """Listens on the loopback, and hears out whoever connects."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def serve():
-            while True:
-                try:
-                    connection = listener.accept()[0]
-                except OSError:
-                    return
-                with connection:
-                    while connection.recv(65536):
-                        pass
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        # Wakes whoever accepts.
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def runtime():
-    """Starts runtimes; at the end nothing of them is left."""
-    started = []
-
-    def start(kind):
-        started.append(kind())
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.leave()
-
-
 def settings(cri="off", docker="off", podman="off", **others):
     return {"identity.cri_socket": cri, "identity.docker_socket": docker, "identity.podman_storage": podman} | others
 
@@ -71,8 +37,9 @@ def shows(daemon, port, expected):
 
 
 def state(daemon):
-    modules = daemon.get("/api/v1/modules").json()["modules"]
-    return next(module for module in modules if module["name"] == "identity")
+    [helper] = daemon.get("/api/v1/modules").json()["helpers"]
+    assert helper["name"] == "identity"
+    return helper
 
 
 def slowest(daemon, times=10):
@@ -116,6 +83,23 @@ def test_a_container_that_lives_for_an_instant(sidecar, runtime, server):
     # Neither its end nor that nobody knows it any more takes its name away.
     containerd.remove(container)
     assert client(daemon, server) == [(("once", "job-0", "batch", ""), 5)]
+
+
+def test_events_have_the_name_from_the_first_one_on(sidecar, runtime, server, tmp_path):
+    containerd, log = runtime(Containerd), tmp_path / "events"
+    daemon = sidecar(settings(cri=containerd.socket) | {"events.enabled": "true", "events.output": log})
+    pod = containerd.pod("job-0", "batch")
+    id = containerd.container(pod, "once", ["/bin/sh", "-c", f"echo gone | nc 127.0.0.1 {server}"])
+
+    def told():
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        return [event for event in found if event["dst_port"] == server and event["role"] == "client"]
+
+    connect, close = until(lambda: len(told()) == 2 and told())
+    container = {"container_id": id, "container_name": "once", "pod_name": "job-0", "pod_namespace": "batch"}
+    assert (connect["type"], connect["container"], connect["process"]) == ("CONNECT", container, "nc")
+    assert (close["type"], close["container"], close["bytes_sent"]) == ("CLOSE", container, 5)
+    assert daemon.metrics().sum("sidecar_events_lost_total") == 0
 
 
 def test_restarts_of_a_container_and_of_its_runtime_are_followed(sidecar, runtime, server):

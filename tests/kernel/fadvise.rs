@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::panic::catch_unwind;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use ebpf_sidecar::status::{HookKind, Status};
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use crate::disk::{Disk, Mapped, PAGE, advise, open};
+use crate::disk::{Disk, Mapped, PAGE, advise, open, undisturbed};
 use crate::fixture::{Metrics, Sidecar, Wish, in_process, run};
 
 const CALLS: &str = "sidecar_fadvise_calls_total";
@@ -297,14 +296,6 @@ fn programs_are_seen_as_strace_sees_them() {
         }
     }
     assert!(seen > 0, "none of these programs gives advice");
-}
-
-/// Other work on this machine may make the kernel reclaim pages of ours between two looks; then all is done once more. What
-/// counts wrong does so each time.
-fn undisturbed(scenario: fn()) {
-    if !(0..4).any(|_| catch_unwind(scenario).is_ok()) {
-        scenario();
-    }
 }
 
 /// What one process did to the page cache.

@@ -95,14 +95,14 @@ fn of(identity: &Identity, number: u64) -> (Option<String>, Option<String>) {
     (identity.path(number).map(|path| path.to_string()), workload)
 }
 
-/// Numbers and paths of all folders, from `find`.
-fn folders(root: &Path, version: u64) -> BTreeMap<u64, String> {
-    let listed = run(&format!("find {} -type d -printf %i:/%P\\n", root.display()));
-    listed
-        .lines()
-        .map(|line| line.split_once(':').unwrap())
-        .map(|(n, p)| (n.parse::<u64>().unwrap() | version, p.to_owned()))
-        .collect()
+/// Numbers and paths of a folder and all below it.
+fn folders(folder: &Path, path: &str, found: &mut BTreeMap<u64, String>) {
+    let (_, version) = hierarchy();
+    let shown = if path.is_empty() { "/" } else { path };
+    found.insert(fs::metadata(folder).unwrap().ino() | version, shown.to_owned());
+    for inner in fs::read_dir(folder).unwrap().flatten().filter(|inner| inner.file_type().unwrap().is_dir()) {
+        folders(&inner.path(), &format!("{path}/{}", inner.file_name().display()), found);
+    }
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn every_cgroup_is_known_that_is_mounted_by_number_and_path() {
     // More than the buffer holds at once.
     let groups: Vec<_> = (0..1500).map(|n| Group::new(&format!("/{n}-{ID}"))).collect();
     let identity = start(|_| ());
-    let (root, version) = hierarchy();
+    let mut wanted = BTreeMap::new();
+    folders(&hierarchy().0, "", &mut wanted);
     let known: BTreeMap<_, _> = identity.known().into_iter().map(|(n, path, _)| (n, path.to_string())).collect();
-    let wanted = folders(&root, version);
     assert!(wanted.len() > groups.len());
     let missing: Vec<_> = wanted.iter().filter(|(number, path)| known.get(number) != Some(path)).collect();
     assert!(missing.is_empty(), "{missing:?}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::Config;
 use nix::libc::{POSIX_FADV_DONTNEED, POSIX_FADV_NORMAL, POSIX_FADV_RANDOM};
 
-use crate::disk::{Disk, Mapped, PAGE, advise, open, read_directly};
+use crate::disk::{Disk, Mapped, PAGE, advise, open, read_directly, undisturbed};
 use crate::fixture::{Metrics, Sidecar, Wish, run};
 
 const ADDED: &str = "sidecar_page_cache_added_pages_total";
@@ -205,13 +205,13 @@ fn every_page_is_counted_once(kind: &str) {
 
 #[test]
 fn every_page_is_counted_once_on_ext4() {
-    every_page_is_counted_once("ext4");
+    undisturbed(|| every_page_is_counted_once("ext4"));
 }
 
 /// Which has had large folios since 5.18.
 #[test]
 fn every_page_is_counted_once_on_xfs() {
-    every_page_is_counted_once("xfs");
+    undisturbed(|| every_page_is_counted_once("xfs"));
 }
 
 #[test]

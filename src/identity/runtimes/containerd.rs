@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use tonic::Request;
-use tonic::metadata::MetadataValue;
-
-use super::unix::{Channel, refused};
-use super::{AskError, MOST_BYTES};
+use super::AskError;
+use super::unix::Channel;
 use crate::identity::store::{Answer, Details, Unnamed};
 
 mod containers {
@@ -18,10 +15,8 @@ mod namespaces {
     #![allow(warnings, clippy::all, missing_docs)]
     include!(concat!(env!("OUT_DIR"), "/containerd.services.namespaces.v1.rs"));
 }
-use containers::containers_client::ContainersClient;
-use containers::{Container, ListContainersRequest};
-use namespaces::ListNamespacesRequest;
-use namespaces::namespaces_client::NamespacesClient;
+use containers::{Container, ListContainersRequest, ListContainersResponse};
+use namespaces::{ListNamespacesRequest, ListNamespacesResponse};
 
 /// By which a call says what namespace it is about.
 const NAMESPACE: &str = "containerd-namespace";
@@ -34,22 +29,20 @@ const MOST_NAMESPACES: usize = 64;
 
 /// Those that are asked for, whatever namespace they are in.
 pub async fn ask(path: &Path, unnamed: &Unnamed) -> Result<Answer, AskError> {
-    let channel = Channel::connect(path).await?;
-    let mut client = NamespacesClient::with_origin(channel.clone(), Channel::origin());
-    let found = client.list(ListNamespacesRequest {}).await.map_err(refused)?.into_inner().namespaces;
-    let mut client = ContainersClient::with_origin(channel, Channel::origin()).max_decoding_message_size(MOST_BYTES);
+    let mut channel = Channel::connect(path).await?;
+    let found: ListNamespacesResponse =
+        channel.call("/containerd.services.namespaces.v1.Namespaces/List", None, &ListNamespacesRequest {}).await?;
     let mut answer = Answer::default();
-    let theirs = found.into_iter().map(|namespace| namespace.name).filter(|name| name != OF_DOCKER);
+    let theirs = found.namespaces.into_iter().map(|namespace| namespace.name).filter(|name| name != OF_DOCKER);
     for namespace in theirs.take(MOST_NAMESPACES) {
-        let filters = filters(&namespace, unnamed);
-        if filters.is_empty() {
+        let question = ListContainersRequest { filters: filters(&namespace, unnamed) };
+        if question.filters.is_empty() {
             continue;
         }
-        let mut request = Request::new(ListContainersRequest { filters });
-        let name = MetadataValue::try_from(&namespace).map_err(AskError::failed)?;
-        request.metadata_mut().insert(NAMESPACE, name);
-        let containers = client.list(request).await.map_err(refused)?.into_inner().containers;
-        answer.containers.extend(containers.into_iter().map(|container| details(container, &namespace, unnamed)));
+        let header = Some((NAMESPACE, namespace.as_str()));
+        let found: ListContainersResponse =
+            channel.call("/containerd.services.containers.v1.Containers/List", header, &question).await?;
+        answer.containers.extend(found.containers.into_iter().map(|container| details(container, &namespace, unnamed)));
     }
     Ok(answer)
 }

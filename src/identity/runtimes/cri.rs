@@ -3,29 +3,30 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::unix::{Channel, refused};
-use super::{AskError, MOST_BYTES};
+use super::AskError;
+use super::unix::Channel;
 use crate::identity::store::{Answer, Details, Pod};
 
 mod api {
     #![allow(warnings, clippy::all, missing_docs)]
     include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
 }
-use api::runtime_service_client::RuntimeServiceClient;
-use api::{Container, ListContainersRequest, ListPodSandboxRequest, PodSandbox};
+use api::{
+    Container, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox,
+};
 
 /// What the container is called that holds the namespaces of a pod.
 const SANDBOX: &str = "POD";
 
 /// All containers, those that ended among them, and all pods.
 pub async fn ask(path: &Path) -> Result<Answer, AskError> {
-    let channel = Channel::connect(path).await?;
-    let mut client =
-        RuntimeServiceClient::with_origin(channel, Channel::origin()).max_decoding_message_size(MOST_BYTES);
+    let mut channel = Channel::connect(path).await?;
     // In this order, a container's pod is known, as it is made before.
-    let containers = client.list_containers(ListContainersRequest {}).await.map_err(refused)?;
-    let pods = client.list_pod_sandbox(ListPodSandboxRequest {}).await.map_err(refused)?;
-    Ok(answer(containers.into_inner().containers, pods.into_inner().items))
+    let containers: ListContainersResponse =
+        channel.call("/runtime.v1.RuntimeService/ListContainers", None, &ListContainersRequest {}).await?;
+    let pods: ListPodSandboxResponse =
+        channel.call("/runtime.v1.RuntimeService/ListPodSandbox", None, &ListPodSandboxRequest {}).await?;
+    Ok(answer(containers.containers, pods.items))
 }
 
 fn answer(containers: Vec<Container>, sandboxes: Vec<PodSandbox>) -> Answer {

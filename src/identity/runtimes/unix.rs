@@ -1,21 +1,18 @@
 //! Connections to sockets of runtimes, over which HTTP is spoken. One for each question: a runtime that was started again
 //! is a new one.
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
+use hyper::{HeaderMap, Request, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use tokio::net::UnixStream;
-use tonic::body::Body;
-use tonic::client::GrpcService;
-use tonic::codegen::http::{Request, Response, Uri};
 
-use super::AskError;
+use super::{AskError, MOST_BYTES};
 
 /// Whom HTTP believes to speak to.
 pub const HOST: &str = "localhost";
@@ -41,9 +38,9 @@ where
     Ok(sender)
 }
 
-/// A connection that speaks gRPC.
+/// A connection that speaks gRPC. Calls that are one message each way need no more than this of it.
 #[derive(Clone)]
-pub struct Channel(http2::SendRequest<Body>);
+pub struct Channel(http2::SendRequest<Full<Bytes>>);
 
 impl Channel {
     /// # Errors
@@ -55,30 +52,76 @@ impl Channel {
         Ok(Channel(sender))
     }
 
-    /// What requests name as their target.
-    pub fn origin() -> Uri {
-        Uri::from_static("http://localhost")
+    /// Calls a method, such as `/runtime.v1.RuntimeService/ListContainers`, with a header if it needs one.
+    ///
+    /// # Errors
+    /// [`AskError::Absent`] if there is no such method, and whatever else goes wrong.
+    pub async fn call<A: Message + Default>(
+        &mut self,
+        method: &str,
+        header: Option<(&'static str, &str)>,
+        question: &impl Message,
+    ) -> Result<A, AskError> {
+        let request = Request::post(format!("http://{HOST}{method}"))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers");
+        let request = header.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request = request.body(Full::new(framed(question))).map_err(AskError::failed)?;
+        let response = self.0.send_request(request).await.map_err(AskError::failed)?;
+        if response.status() != StatusCode::OK {
+            return Err(AskError::Failed(format!("it answers with {}", response.status())));
+        }
+        // An answer that is an error has its status in the headers, and one that is none, after the message.
+        outcome(response.headers())?;
+        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(AskError::failed)?;
+        outcome(body.trailers().unwrap_or(&HeaderMap::new()))?;
+        let bytes = body.to_bytes();
+        let message = bytes.get(PREFIX..).ok_or_else(|| AskError::failed("it answers with nothing"))?;
+        A::decode(message).map_err(AskError::failed)
     }
 }
 
-impl GrpcService<Body> for Channel {
-    type ResponseBody = Incoming;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+/// Before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(context)
-    }
+fn framed(message: &impl Message) -> Bytes {
+    let mut bytes = vec![0];
+    bytes.extend((message.encoded_len() as u32).to_be_bytes());
+    message.encode(&mut bytes).expect("a vector grows");
+    bytes.into()
+}
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+/// The code that says that there is no such method: the runtime speaks gRPC, and this is not among its services.
+const UNIMPLEMENTED: &str = "12";
+
+fn outcome(headers: &HeaderMap) -> Result<(), AskError> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match text("grpc-status") {
+        "" | "0" => Ok(()),
+        UNIMPLEMENTED => Err(AskError::Absent),
+        code => Err(AskError::Failed(format!("{} (gRPC status {code})", text("grpc-message")))),
     }
 }
 
-/// A runtime may speak gRPC without this service of it.
-pub fn refused(status: tonic::Status) -> AskError {
-    match status.code() {
-        tonic::Code::Unimplemented => AskError::Absent,
-        _ => AskError::Failed(format!("{:?}: {}", status.code(), status.message())),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pairs: &[(&'static str, &str)]) -> String {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()));
+        outcome(&pairs.collect()).map_or_else(|error| error.to_string(), |()| "well".to_owned())
+    }
+
+    #[test]
+    fn a_status_says_whether_there_is_an_answer() {
+        assert_eq!(status(&[]), "well");
+        assert_eq!(status(&[("grpc-status", "0")]), "well");
+        assert_eq!(status(&[("grpc-status", "12")]), AskError::Absent.to_string());
+        assert_eq!(status(&[("grpc-status", "14"), ("grpc-message", "not yet")]), "not yet (gRPC status 14)");
+    }
+
+    #[test]
+    fn a_message_follows_its_length() {
+        assert_eq!(framed(&"ab".to_owned())[..], [0, 0, 0, 0, 4, 10, 2, b'a', b'b']);
     }
 }

@@ -152,6 +152,7 @@ mod tests {
             uptime: std::time::Duration::ZERO,
             node: "".into(),
             modules: vec![],
+            helpers: vec![],
             families,
             bounds: [].into(),
         };
