@@ -114,6 +114,23 @@ def test_a_container_that_lives_for_an_instant(sidecar, runtime, server):
     assert client(daemon, server) == [(("once", "job-0", "batch", ""), 5)]
 
 
+def test_events_have_the_name_from_the_first_one_on(sidecar, runtime, server, tmp_path):
+    containerd, log = runtime(Containerd), tmp_path / "events"
+    daemon = sidecar(settings(cri=containerd.socket) | {"events.enabled": "true", "events.output": log})
+    pod = containerd.pod("job-0", "batch")
+    id = containerd.container(pod, "once", ["/bin/sh", "-c", f"echo gone | nc 127.0.0.1 {server}"])
+
+    def told():
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        return [event for event in found if event["dst_port"] == server and event["role"] == "client"]
+
+    connect, close = until(lambda: len(told()) == 2 and told())
+    container = {"container_id": id, "container_name": "once", "pod_name": "job-0", "pod_namespace": "batch"}
+    assert (connect["type"], connect["container"], connect["process"]) == ("CONNECT", container, "nc")
+    assert (close["type"], close["container"], close["bytes_sent"]) == ("CLOSE", container, 5)
+    assert daemon.metrics().sum("sidecar_events_lost_total") == 0
+
+
 def test_restarts_of_a_container_and_of_its_runtime_are_followed(sidecar, runtime, server):
     containerd = runtime(Containerd)
     daemon = sidecar(settings(cri=containerd.socket))
