@@ -161,6 +161,34 @@ def crr():
     row("- of it in the programs", "", f"{run_ns / 1000:.2f} us in {runs:.1f} runs", "every 17th run, timed")
 
 
+def events():
+    """as crr, with the connection log in a file"""
+    path = os.path.abspath("target/benches/events")
+    settings = {"EBPF_SIDECAR_EVENTS_ENABLED": "true", "EBPF_SIDECAR_EVENTS_OUTPUT": path,
+                "EBPF_SIDECAR_EVENTS_MAX_FILES": "0"}
+    pairs, _, _, _ = paired("crr", 16 if QUICK else 60, 300, **settings)
+    added = [(on - off) / 1000 for on, off in pairs]
+    low, high = median_interval(added)
+    row("the same with the connection log: CPU added for each connection", "",
+        f"{median(added):.2f} us (95 %: {low:.2f} to {high:.2f}), of {median([off for _, off in pairs]) / 1000:.1f} us",
+        events.__doc__)
+    with Load("crr") as load, Daemon(**settings) as daemon:
+        load.work(1000)
+        time.sleep(0.5)
+        before, number = daemon.cpu_ns(), daemon.value("sidecar_events_total")
+        load.work(5000)
+        time.sleep(0.5)
+        number, cost = daemon.value("sidecar_events_total") - number, daemon.cpu_ns() - before
+        lost = daemon.value("sidecar_events_lost_total")
+        total, anonymous, of_files = daemon.resident()
+    os.remove(path)
+    row("- CPU of the daemon for each event", "", f"{cost / number / 1000:.2f} us, at {number / 5.5:,.0f} a second",
+        "CPU clock of the daemon")
+    row("- lost of those", "0", f"{lost:.0f} of {number:.0f}", "sidecar_events_lost_total", lost == 0)
+    row("- resident memory", "", f"{total:.1f} MiB ({anonymous:.1f} anonymous, {of_files:.1f} of files: the ring is "
+        "mapped twice)", "/proc/PID/status")
+
+
 def scrape():
     """CPU clock of the daemon, interleaved"""
     count = 10 if QUICK else 40
@@ -301,7 +329,7 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
-FIGURES = (rr, crr, filtered, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
+FIGURES = (rr, crr, filtered, events, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
 ALL = {figure.__name__: figure for figure in FIGURES}
 
 

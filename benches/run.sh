@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the daemon costs, beside what it may cost. benches/run.sh measures everything and writes benches/results.md;
 # `benches/run.sh rr start` measures these alone, `benches/run.sh quick` everything with fewer repetitions (rough).
-# The figures: rr crr filtered scrape listing rss kernel start cpu encode binary others each.
+# The figures: rr crr filtered events scrape listing rss kernel start cpu encode binary others each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

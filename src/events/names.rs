@@ -69,3 +69,33 @@ fn is_named(identity: &Identity, cgroup: u64, workload: Option<&Workload>) -> bo
         None => identity.path(cgroup).is_some(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_knows_waits_once() {
+        let mut names = Names::new(Identity::default());
+        let begun = Instant::now();
+        assert_eq!(names.settled(0, begun), Some(None));
+        assert_eq!(names.settled(7, begun), None);
+        assert_eq!(names.settled(7, begun + PATIENCE / 2), None);
+        assert_eq!(names.settled(7, begun + PATIENCE), Some(None));
+        assert_eq!(names.settled(7, begun + PATIENCE), Some(None));
+        assert_eq!(names.settled(8, begun + PATIENCE), None, "another one is new");
+    }
+
+    #[test]
+    fn a_container_is_not_named_by_its_id() {
+        let workload = |container: &str| Workload {
+            container_id: "a1b2".into(),
+            container: container.into(),
+            ..Workload::default()
+        };
+        let named = |workload: Option<&Workload>| is_named(&Identity::default(), 7, workload);
+        assert!(!named(Some(&workload("a1b2"))) && named(Some(&workload("web"))));
+        assert!(named(Some(&Workload { service: "nginx.service".into(), ..Workload::default() })));
+        assert!(!named(None), "not even its path is known");
+    }
+}

@@ -95,7 +95,8 @@ pub fn snapshot(sequence: u64) -> Snapshot {
 /// Whoever asks for connections to this port is told that they are not known.
 pub const UNKNOWN_PORT: u16 = 9;
 
-/// So many connections, of which all but the first are known as little as can be.
+/// So many connections, of which all but the first are known as little as can be. Of very many more is known, so that
+/// a list of them does not fit into what the kernel holds for a reader.
 pub fn listing(connections: usize) -> Listing {
     let end = |ip: &str, port| End { ip: ip.parse().unwrap(), port };
     let workload = Workload {
@@ -133,13 +134,23 @@ pub fn listing(connections: usize) -> Listing {
         fields,
         ..bare.clone()
     };
+    let mut others = bare;
+    if connections > 1000 {
+        others.fields.0[..20].fill(1 << 40);
+    }
     Listing {
         node: "node-1".into(),
         taken_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         live: 1 << 40,
         total: connections as u64,
-        connections: std::iter::once(full).chain(std::iter::repeat(bare)).take(connections).collect(),
+        connections: std::iter::once(full).chain(std::iter::repeat(others)).take(connections).collect(),
     }
+}
+
+/// So that a long list is more than a socket takes that nobody reads (4 MiB: tcp_wmem).
+fn wide(mut listing: Listing) -> Listing {
+    listing.connections.iter_mut().skip(1).for_each(|connection| connection.comm = "x".repeat(500));
+    listing
 }
 
 /// One counter with that many series.
@@ -180,6 +191,7 @@ pub fn sampler(make: impl FnMut(u64) -> Snapshot + Send + 'static) -> Sampler {
                 Some(UNKNOWN_PORT) => {
                     Err(ListError::NotRunning { module: "tcp", reason: "as the test wants it".into() })
                 }
+                _ if query.limit > 1000 => Ok(wide(listing(query.limit))),
                 _ => Ok(listing(query.limit)),
             }
         }

@@ -156,9 +156,10 @@ class Containerd(Runtime):
         return ["containerd", "-c", self.folder / "config.toml"]
 
     def answers(self):
-        command = ["ctr", "-a", self.socket, "plugins", "ls"]
-        listed = subprocess.run(command, capture_output=True, text=True).stdout
-        return any(line.split()[1:2] == ["cri"] and line.split()[-1] == "ok" for line in listed.splitlines())
+        try:
+            return self.call("Version", self.api.messages.Nothing()) is not None
+        except grpc.RpcError:  # it begins to listen before it knows its containers again
+            return False
 
     def ctr(self, namespace, *command):
         return run("ctr", "-a", self.socket, "-n", namespace, *command)

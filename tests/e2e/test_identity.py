@@ -50,12 +50,14 @@ def slowest(daemon, times=10):
     return max(once() for _ in range(times))
 
 
-def test_pods_of_containerd(sidecar, runtime, server, api, connect):
+def test_pods_of_containerd(sidecar, runtime, server, api, connect, tmp_path):
     containerd = runtime(Containerd)
     pod = containerd.pod("shop-0", "prod")
     # One container is older than the daemon, and one is not.
     old = containerd.container(pod, "old", ["/bin/sh", "-c", f"sleep 3; echo old | nc 127.0.0.1 {server}; sleep 36000"])
-    daemon = sidecar(settings(cri=containerd.socket))
+    log = tmp_path / "events"
+    events = {"events.enabled": "true", "events.output": log}
+    daemon = sidecar(settings(cri=containerd.socket, **events))
     new = containerd.container(pod, "new", says(server, "me-too"))
     shows(daemon, server, [(("old", "shop-0", "prod", ""), 4), (("new", "shop-0", "prod", ""), 7)])
     assert old != new
@@ -71,6 +73,35 @@ def test_pods_of_containerd(sidecar, runtime, server, api, connect):
     (family,) = stub.GetMetrics(request, timeout=20).snapshot.families
     assert [sample.integer for sample in family.samples] == [7]
 
+    # So does the log, of both ends of what was said.
+    def closed():
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        found = [line for line in lines if line["type"] == "CLOSE" and line["dst_port"] == server and "container" in line]
+        return len(found) == 2 and found
+
+    names = {"pod_name": "shop-0", "pod_namespace": "prod"}
+    wanted = [{"container_id": old, "container_name": "old", **names}, {"container_id": new, "container_name": "new", **names}]
+    found = [line["container"] for line in until(closed)]
+    assert sorted(found, key=str) == sorted(wanted, key=str)
+
+
+def test_open_connections_of_a_container(sidecar, runtime):
+    containerd = runtime(Containerd)
+    daemon = sidecar(settings(cri=containerd.socket))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        id = containerd.container(containerd.pod("shop-0", "prod"), "web", says(port, "hello"))
+        with listener.accept()[0] as connection:
+            assert connection.recv(100) == b"hello\n"
+
+            def mine():
+                rows = daemon.get("/api/v1/connections?container=web&limit=1000").json()["connections"]
+                return [row for row in rows if row["dst_port"] == port]
+
+            (row,) = until(mine)
+            names = {"container_id": id, "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod"}
+            assert (row["role"], row["bytes_sent"], row["container"]) == ("client", 6, names)
+
 
 def test_a_container_that_lives_for_an_instant(sidecar, runtime, server):
     containerd = runtime(Containerd)
@@ -81,6 +112,23 @@ def test_a_container_that_lives_for_an_instant(sidecar, runtime, server):
     # Neither its end nor that nobody knows it any more takes its name away.
     containerd.remove(container)
     assert client(daemon, server) == [(("once", "job-0", "batch", ""), 5)]
+
+
+def test_events_have_the_name_from_the_first_one_on(sidecar, runtime, server, tmp_path):
+    containerd, log = runtime(Containerd), tmp_path / "events"
+    daemon = sidecar(settings(cri=containerd.socket) | {"events.enabled": "true", "events.output": log})
+    pod = containerd.pod("job-0", "batch")
+    id = containerd.container(pod, "once", ["/bin/sh", "-c", f"echo gone | nc 127.0.0.1 {server}"])
+
+    def told():
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        return [event for event in found if event["dst_port"] == server and event["role"] == "client"]
+
+    connect, close = until(lambda: len(told()) == 2 and told())
+    container = {"container_id": id, "container_name": "once", "pod_name": "job-0", "pod_namespace": "batch"}
+    assert (connect["type"], connect["container"], connect["process"]) == ("CONNECT", container, "nc")
+    assert (close["type"], close["container"], close["bytes_sent"]) == ("CLOSE", container, 5)
+    assert daemon.metrics().sum("sidecar_events_lost_total") == 0
 
 
 def test_restarts_of_a_container_and_of_its_runtime_are_followed(sidecar, runtime, server):

@@ -594,6 +594,10 @@ fn open_connections_never_expire() {
 
 #[test]
 fn labels_can_be_asked_for() {
+    seen(labels_of_three_connections);
+}
+
+fn labels_of_three_connections() {
     let mut wish = Wish::default();
     wish.config.tcp.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
     let sidecar = Sidecar::start(wish);
@@ -614,6 +618,10 @@ fn labels_can_be_asked_for() {
 
 #[test]
 fn the_audit_agrees_with_the_kernel() {
+    seen(audit_of_25_connections);
+}
+
+fn audit_of_25_connections() {
     let sidecar = Sidecar::start(Wish::default());
     let before = ["ActiveOpens", "PassiveOpens"].map(|name| kernel_counter("Tcp", name));
     let listener = listen("127.0.0.1");
