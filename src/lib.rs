@@ -8,6 +8,8 @@
 //!                    bpf                  many readers)    data)       protobuf)
 //! ```
 //!
+//! Beside that, [`events`] go from the tcp collector's ring to [`event_log`] and to the streams of the server.
+//!
 //! [`app`] puts it together from a [`config`]; [`cli`] and [`check`] are the commands; [`kernel`], [`privileges`],
 //! [`status`], [`histogram`] and [`connections`] are what several rooms speak of; [`identity`] has names for what the kernel numbers.
 

@@ -93,7 +93,7 @@ mod tests {
             container: container.into(),
             ..Workload::default()
         };
-        let named = |workload| is_named(&Identity::default(), 7, workload);
+        let named = |workload: Option<&Workload>| is_named(&Identity::default(), 7, workload);
         assert!(!named(Some(&workload("a1b2"))) && named(Some(&workload("web"))));
         assert!(named(Some(&Workload { service: "nginx.service".into(), ..Workload::default() })));
         assert!(!named(None), "not even its path is known");
