@@ -92,3 +92,37 @@ pub fn connection(row: &tcp_row, identity: &Identity) -> Option<Connection> {
         fields,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_asked_counts() {
+        let asked = |parameters: &[(&str, &str)]| wish(&Query::parse(parameters.iter().copied()).unwrap(), 5, 4).asked;
+        assert_eq!(asked(&[]), 0);
+        assert_eq!(asked(&[("pod", "web-0")]), tcp_asked::ASKED_CGROUP.0);
+        assert_eq!(asked(&[("pid", "7"), ("src_port", "8")]), tcp_asked::ASKED_PID.0 | tcp_asked::ASKED_SRC_PORT.0);
+    }
+
+    #[test]
+    fn a_workload_has_to_fit_all_names() {
+        let web = Workload { container: "web".into(), pod: "web-0".into(), namespace: "shop".into(), ..<_>::default() };
+        let admits =
+            |parameters: &[(&str, &str)]| admits(&Query::parse(parameters.iter().copied()).unwrap().filter, &web);
+        assert!(admits(&[("container", "web")]) && admits(&[("pod", "web-0"), ("namespace", "shop")]));
+        assert!(!admits(&[("container", "web"), ("namespace", "bank")]) && !admits(&[("pod", "web")]));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_row_comes_last_or_is_left_out() {
+        let query = |sort| Query { sort: Field::named(sort).unwrap(), ..Query::default() };
+        let mut row = tcp_row { state: 1, adopted: 1, ..Default::default() };
+        row.fields[Field::DURATION.index()] = 7;
+        row.fields[Field::named("ssthresh").unwrap().index()] = Fields::UNKNOWN;
+        assert_eq!((key(&row, &query("ssthresh")), key(&row, &query("duration_seconds"))), (0, 7));
+        let found = connection(&row, &Identity::default()).unwrap();
+        assert_eq!((found.fields.get(Field::DURATION), found.state), (None, "established"));
+        assert_eq!(connection(&tcp_row::default(), &Identity::default()), None);
+    }
+}
