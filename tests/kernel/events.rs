@@ -326,8 +326,10 @@ fn nothing_is_kept_or_counted_while_nobody_listens() {
     }
 }
 
+/// From the first event on that there was, which may be lost as well.
 fn gaps(events: &[Event]) -> u64 {
-    events.windows(2).map(|two| two[1].sequence - two[0].sequence - 1).sum()
+    let before = std::iter::once(0).chain(events.iter().map(|event| event.sequence));
+    before.zip(events).map(|(before, event)| event.sequence - before - 1).sum()
 }
 
 /// Takes what there is until as many were told or lost as the programs have counted.
