@@ -57,22 +57,22 @@ pub struct Settings {
     #[arg(long, value_name = "NAMES")]
     modules: Option<String>,
     /// Watch only these processes, by their ids
-    #[arg(long, value_name = "PIDS")]
+    #[arg(long, value_name = "PIDS", value_parser = something)]
     pid: Option<String>,
     /// Watch only processes of these names
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", value_parser = something)]
     comm: Option<String>,
     /// Watch only connections to these ports
-    #[arg(long, value_name = "PORTS")]
+    #[arg(long, value_name = "PORTS", value_parser = something)]
     ports: Option<String>,
     /// Watch only a cgroup, with those below it
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = something)]
     cgroup: Option<String>,
     /// Watch only these containers, by name or id
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", value_parser = something)]
     container: Option<String>,
     /// Watch only these namespaces of Kubernetes
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", value_parser = something)]
     namespace: Option<String>,
     /// Port of /metrics and the rest of HTTP
     #[arg(long, value_name = "PORT")]
@@ -89,6 +89,12 @@ pub struct Settings {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+/// An empty filter would watch everything, as when a variable of a script is not set.
+fn something(text: &str) -> Result<String, &'static str> {
+    let empty = text.split(',').all(|part| part.trim().is_empty());
+    if empty { Err("it names nothing; leave it out to watch everything") } else { Ok(text.to_owned()) }
 }
 
 impl Cli {
@@ -132,6 +138,15 @@ mod tests {
         match Cli::try_parse_from(line.split(' ')).unwrap().into_command() {
             Command::Run(settings) => settings.flags(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_filter_that_names_nothing_is_refused() {
+        for flag in ["--pid", "--comm", "--ports", "--cgroup", "--container", "--namespace"] {
+            for nothing in ["", " ", ","] {
+                assert!(Cli::try_parse_from(["ebpf-sidecar", flag, nothing]).is_err(), "{flag} {nothing:?}");
+            }
         }
     }
 

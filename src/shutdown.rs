@@ -21,6 +21,10 @@ pub fn requested() -> io::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate())?;
     // Sent by the terminal on Ctrl-C.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // What log rotation and closed terminals send means nothing here, and must not end it: a handler is never taken back.
+    for ignored in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        drop(signal(ignored)?);
+    }
     Ok(async move {
         let name = either(&mut terminate, &mut interrupt).await;
         let asked = Instant::now();
@@ -54,5 +58,11 @@ mod tests {
         let stop = requested().unwrap();
         raise(Signal::SIGTERM).unwrap();
         assert_eq!(stop.await, "SIGTERM");
+    }
+
+    #[tokio::test]
+    async fn log_rotation_does_not_end_it() {
+        let _stop = requested().unwrap();
+        [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2].into_iter().for_each(|ignored| raise(ignored).unwrap());
     }
 }

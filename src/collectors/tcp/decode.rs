@@ -69,8 +69,8 @@ impl Decoder {
 
     fn who(&self, who: &who) -> Pairs {
         let mut pairs = labels::who(&self.identity, &who.comm, who.cgroup);
-        if self.pid && who.pid != 0 {
-            pairs.push(("pid", who.pid.to_string()));
+        if self.pid {
+            pairs.push(("pid", if who.pid == 0 { String::new() } else { who.pid.to_string() }));
         }
         pairs
     }

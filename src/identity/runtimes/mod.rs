@@ -67,6 +67,8 @@ impl Kind {
 pub struct Source {
     pub kind: Kind,
     pub path: PathBuf,
+    /// Somebody said that it is there.
+    pub named: bool,
 }
 
 /// Why a source has not answered.
@@ -75,6 +77,9 @@ pub enum AskError {
     /// There is nothing at its place, or something that does not speak this protocol.
     #[error("it is not there")]
     Absent,
+    /// The configuration names a place, and there is nothing.
+    #[error("there is nothing at this path")]
+    Missing,
     /// It takes too long.
     #[error("it does not answer within {} s", PATIENCE.as_secs())]
     Silent,
@@ -94,8 +99,9 @@ impl AskError {
 pub fn sources(config: &Config) -> Vec<Source> {
     let places = |kind, setting: &str| match setting {
         "off" => vec![],
-        "" => Kind::well_known(kind).iter().map(|path| Source { kind, path: path.into() }).collect(),
-        path => vec![Source { kind, path: path.into() }],
+        "" => Kind::well_known(kind).iter().map(|path| Source { kind, path: path.into(), named: false }).collect(),
+        // What is missing is told once of each place.
+        path => vec![Source { kind, path: path.into(), named: kind != Kind::Containerd }],
     };
     let sources = [
         (Kind::Cri, &config.cri_socket),
@@ -119,7 +125,7 @@ impl Source {
     pub async fn ask(&self, unnamed: &Unnamed) -> Result<Answer, AskError> {
         let path: &Path = &self.path;
         if !path.exists() {
-            return Err(AskError::Absent);
+            return Err(if self.named { AskError::Missing } else { AskError::Absent });
         }
         let asking = async {
             match self.kind {
