@@ -197,9 +197,10 @@ impl Identity {
         }
         drop(missed);
         if self.shared.store().contains(cgroup) {
-            // It became known since we looked.
-            lock(&self.shared.missed).remove(&cgroup);
-            self.shared.changed();
+            // It became known since we looked. Who removes it says so, be it the keeper or we.
+            if lock(&self.shared.missed).remove(&cgroup) {
+                self.shared.changed();
+            }
         } else if let Some(wake) = &self.wake {
             // If it is full, the keeper is about to look anyway.
             _ = wake.try_send(());
