@@ -106,7 +106,7 @@ static __always_inline void protocol_of(struct drops_key *key, struct sk_buff *s
  */
 static __always_inline bool tcp_socket(struct drops_key *key, struct sock *sk)
 {
-	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct tcp_conn *conn = conn_of(sk);
 
 	if (!conn)
 		return watches_all();

@@ -2,6 +2,7 @@
 #ifndef SIDECAR_ATOMIC_BPF_H
 #define SIDECAR_ATOMIC_BPF_H
 
+#include "compat.bpf.h"
 #include "types.h"
 #include <bpf/bpf_helpers.h>
 
@@ -14,13 +15,20 @@ static __always_inline void add(__u64 *counter, __u64 n)
 
 /*
  * Raises a word, and is a full barrier. Only an addition whose result is used orders memory: without one the compiler
- * chooses an instruction that does not, which shows on arm64.
+ * chooses an instruction that does not, which shows on arm64. On x86 that one is a full barrier too, so that it does
+ * where there is no other.
  */
 static __always_inline void raise_and_fence(__u32 *word)
 {
-	__u32 before = __sync_fetch_and_add(word, 1);
+	__u32 before;
 
-	barrier_var(before);
+	if (since_5_12()) {
+		before = __sync_fetch_and_add(word, 1);
+		barrier_var(before);
+	} else {
+		barrier(); /* keeps the compiler from making one addition of both */
+		__sync_fetch_and_add(word, 1);
+	}
 }
 
 #endif

@@ -8,6 +8,29 @@
 #include <bpf/bpf_helpers.h>
 
 /*
+ * Before 5.12 BPF knows no atomic operation with a result (commit 5ffa25502b5a, "bpf: Add instructions for
+ * atomic_[cmp]xchg"), and before 5.11 tracing programs neither storage in sockets (commit 8e4597c627fb, "bpf: Allow
+ * using bpf_sk_storage in FENTRY/FEXIT/RAW_TP") nor typed tasks (commit 3ca1032ab7ab, "bpf: Implement
+ * get_current_task_btf and RET_PTR_TO_BTF_ID"). One line is drawn, at a helper that came with 5.12; Kernel::is_5_12()
+ * of the daemon draws the same, and takes those operations out of what it loads on older kernels, as their verifiers
+ * refuse them even where nothing gets to.
+ */
+static __always_inline bool since_5_12(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
+}
+
+/* The current task; before 5.12 no more than its address, which task_read() follows. */
+static __always_inline struct task_struct *current_task(void)
+{
+	return since_5_12() ? bpf_get_current_task_btf() : (struct task_struct *)bpf_get_current_task();
+}
+
+/* As BPF_CORE_READ(), from a task on. Where the verifier knows its type that is plain loads, which cost less. */
+#define task_read(task, ...)                                                                                           \
+	(since_5_12() ? ___arrow(task, __VA_ARGS__) : BPF_CORE_READ(task, __VA_ARGS__))
+
+/*
  * Is somebody working on the socket right now? The word of the spinlock exists on SMP kernels without PREEMPT_RT
  * whose architecture uses queued spinlocks; elsewhere only the owner flag tells.
  */

@@ -35,7 +35,11 @@ enum {
 };
 
 /* Known here only so that a program can ask whether the running kernel has it. */
-enum bpf_func_id { BPF_FUNC_snprintf = 165 };
+enum bpf_func_id {
+	BPF_FUNC_check_mtu = 163,
+	BPF_FUNC_snprintf = 165,
+	BPF_FUNC_task_pt_regs = 175,
+};
 
 /* include/linux/socket.h */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
@@ -90,6 +94,7 @@ enum {
 enum {
 	SOCK_DONE = 1,                      /* bit of sk_flags, include/net/sock.h: the peer's FIN has arrived */
 	SHUTDOWN_MASK = 3,                  /* include/net/sock.h */
+	SOCK_STREAM = 1,                    /* sk_type, include/linux/net.h */
 	TCP_CHRONO_MAX = 3,                 /* kinds in tcp_sock.chrono_stat, include/linux/tcp.h */
 	TCP_INFINITE_SSTHRESH = 0x7fffffff, /* include/net/tcp.h */
 	PF_KTHREAD = 0x00200000,            /* task_struct.flags, include/linux/sched.h */
@@ -104,7 +109,12 @@ enum {
 };
 
 /* super_block.s_magic, include/uapi/linux/magic.h */
-enum { TMPFS_MAGIC = 0x01021994, BDEVFS_MAGIC = 0x62646576, HUGETLBFS_MAGIC = 0x958458f6 };
+enum {
+	TMPFS_MAGIC = 0x01021994,
+	BDEVFS_MAGIC = 0x62646576,
+	HUGETLBFS_MAGIC = 0x958458f6,
+	SOCKFS_MAGIC = 0x534f434b,
+};
 
 enum {
 	/* task_struct.flags, include/linux/sched.h */
@@ -192,7 +202,7 @@ struct sock {
 	int sk_err;
 	__u32 sk_ack_backlog;
 	unsigned long sk_pacing_rate; /* bytes a second; all bits set: without bound */
-	__u16 sk_protocol;
+	__u16 sk_type, sk_protocol;
 	__u8 sk_shutdown;
 };
 
@@ -227,8 +237,13 @@ struct minmax {
 	struct minmax_sample s[3];
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	struct list_head tsorted_sent_queue;
 	__u32 segs_in;
 	__u64 bytes_received;
 	__u32 segs_out;
@@ -309,8 +324,14 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct vm_struct {
+	unsigned int nr_pages;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
+	struct vm_struct *stack_vm_area;
 	unsigned int flags;
 	int pid;
 	int tgid;
@@ -338,10 +359,6 @@ struct inode {
 
 struct address_space {
 	struct inode *host;
-};
-
-struct list_head {
-	struct list_head *next;
 };
 
 struct kernfs_node {
@@ -426,6 +443,8 @@ struct iov_iter {
 };
 
 struct file {
+	struct inode *f_inode;
+	void *private_data;
 	struct address_space *f_mapping;
 	long long f_pos;
 };
@@ -436,6 +455,10 @@ struct kiocb {
 };
 
 /* The registers with which user space entered the kernel; of a kretprobe, those at the return of its function. */
+struct pt_regs {
+	unsigned long sp;
+};
+
 struct pt_regs___x86 {
 	unsigned long bp, bx, r10, ax, cx, dx, si, di, orig_ax;
 };
@@ -472,6 +495,11 @@ struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	struct file *file;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
 };
 
 struct bpf_iter__bpf_sk_storage_map {

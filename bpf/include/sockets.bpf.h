@@ -3,6 +3,7 @@
 #ifndef SIDECAR_SOCKETS_BPF_H
 #define SIDECAR_SOCKETS_BPF_H
 
+#include "compat.bpf.h"
 #include "ends.h"
 #include "kernel.h"
 #include "target.bpf.h"
@@ -78,5 +79,27 @@ struct {
 	__type(key, int);
 	__type(value, struct tcp_conn);
 } sockets SEC(".maps");
+
+/*
+ * The same before 5.12, by the address of the socket. The tcp programs do what the kernel does elsewhere: a child gets a
+ * copy of its listener's, and a record goes with its socket. Of these two maps one is made.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct tcp_conn);
+} sockets_by_address SEC(".maps");
+
+/* NULL if nothing is known of the socket. */
+static __always_inline struct tcp_conn *conn_of(const struct sock *sk)
+{
+	__u64 address = (__u64)sk;
+
+	if (since_5_12())
+		return bpf_sk_storage_get(&sockets, (void *)sk, 0, 0);
+	return bpf_map_lookup_elem(&sockets_by_address, &address);
+}
 
 #endif

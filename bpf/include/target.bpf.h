@@ -112,9 +112,9 @@ static __always_inline bool watches_cgroup(struct cgroup *cgroup)
 
 static __always_inline bool watches_cgroup_of(struct task_struct *task)
 {
-	struct css_set *set = task->cgroups;
+	struct css_set *set = task_read(task, cgroups);
 
-	return watches_cgroup(target.cgroup_v1 ? memory_cgroup(set) : set->dfl_cgrp);
+	return watches_cgroup(target.cgroup_v1 ? memory_cgroup(set) : task_read(set, dfl_cgrp));
 }
 
 /* A workload of which nothing is known counts until that is so: it is not shown before. */
@@ -157,13 +157,13 @@ static __always_inline bool watches(struct task_struct *task)
 /* The process that the current task belongs to. Only where the kernel works on its behalf. */
 static __always_inline bool watches_current(void)
 {
-	return !watches_by_process() || watches(bpf_get_current_task_btf());
+	return !watches_by_process() || watches(current_task());
 }
 
 /* Memory that belongs to a cgroup, of which the current task adds or takes some. */
 static __always_inline bool watches_memory(struct cgroup *memory)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	bool v1;
 
 	if (!watches_by_process())

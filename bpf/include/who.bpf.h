@@ -26,7 +26,7 @@ static __always_inline bool same_comm(const __u8 *a, const __u8 *b)
 /* The process that the current task belongs to. Only where the kernel works on its behalf: not in a softirq. */
 static __always_inline void who_current(struct who *who)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 
 	process_comm(who->comm, task);
 	who->cgroup = cgroup_number(task_cgroup(task));

@@ -19,9 +19,9 @@ COST(retransmit_reset_sent);
 COST(retransmit_reset_sent_old);
 COST(retransmit_reset_received);
 
-static __always_inline struct tcp_conn *conn_of(const struct sock *sk)
+static __always_inline struct tcp_conn *record_of(const struct sock *sk)
 {
-	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, (void *)sk, 0, 0);
+	struct tcp_conn *conn = conn_of(sk);
 
 	return conn && conn->phase != PHASE_NONE ? conn : NULL;
 }
@@ -107,7 +107,7 @@ static __always_inline void on_retransmit(const struct sock *sk, const struct sk
 
 	if (!tp)
 		return;
-	conn = conn_of(sk);
+	conn = record_of(sk);
 	if (!is_counted(conn, 0))
 		return;
 	segs = BPF_CORE_READ(cb, tcp_gso_segs);
@@ -168,7 +168,7 @@ static __always_inline void on_synack(const struct sock *sk, const struct reques
 {
 	struct sock_common *ends = (void *)&req->__req_common;
 	struct retransmit_key key = { .role = ROLE_SERVER, .kind = KIND_SYNACK, .state = TCP_SYN_RECV };
-	struct tcp_conn *conn = conn_of(sk);
+	struct tcp_conn *conn = record_of(sk);
 
 	if (!is_counted(conn, ends->skc_num) || !watches_port(ends->skc_num))
 		return;
@@ -215,7 +215,7 @@ static __always_inline __u16 listening_port(struct tcp_sock *tp, const struct tc
 static __always_inline struct tcp_conn *reset_of(struct retransmit_reset_key *key, const struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk); /* not of TIME_WAIT, nor of a request */
-	struct tcp_conn *conn = tp ? conn_of(sk) : NULL;
+	struct tcp_conn *conn = tp ? record_of(sk) : NULL;
 
 	if (!conn)
 		return NULL;

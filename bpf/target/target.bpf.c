@@ -41,11 +41,11 @@ static __always_inline bool is_target(const char *path)
 /* Is it of the hierarchy that the cgroup is looked for in? */
 static __always_inline bool of_hierarchy(struct cgroup *cgroup)
 {
-	struct cgroup *memory = memory_cgroup(bpf_get_current_task_btf()->cgroups);
+	struct cgroup *memory = memory_cgroup(task_read(current_task(), cgroups));
 
 	if (!target.cgroup_v1)
 		return !cgroup->root->hierarchy_id;
-	return memory && memory->root->hierarchy_id == cgroup->root->hierarchy_id;
+	return memory && task_read(memory, root, hierarchy_id) == cgroup->root->hierarchy_id;
 }
 
 /* cgroup_mkdir() of kernel/cgroup/cgroup.c, under the lock that moving a process into the cgroup takes. */

@@ -22,7 +22,10 @@ static __always_inline struct tcp_missed *my_missed(void)
 	return bpf_map_lookup_elem(&missed, &zero);
 }
 
-/* NULL also where not everything is counted: there is nothing to hold against the kernel's counters then. */
+/*
+ * NULL also where not everything is counted: there is nothing to hold against the kernel's counters then. Before 5.12
+ * userspace has to know the namespaces all the same, to pass over their sockets.
+ */
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
 	struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
@@ -31,7 +34,7 @@ static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 	struct tcp_namespace *ns;
 	struct tcp_missed *mine;
 
-	if (!watches_all())
+	if (!watches_all() && since_5_12())
 		return NULL;
 	ns = bpf_map_lookup_elem(&namespaces, &id);
 	if (ns)
@@ -142,16 +145,60 @@ static __always_inline __u64 received_bytes(struct tcp_sock *tp, bool final)
 	return received;
 }
 
+/*
+ * Before 5.12 plain reads and writes do: a socket is closed, and its tracepoint hit, after it was taken out of the hash
+ * table (tcp_set_state()), under the lock of its bucket, which a pass over that table holds while we look at the socket.
+ * So of those two one has ended before the other begins.
+ */
+static __always_inline __u64 swap64(__u64 *word, __u64 new)
+{
+	__u64 before;
+
+	if (since_5_12())
+		return __sync_lock_test_and_set(word, new);
+	before = *(volatile __u64 *)word;
+	*(volatile __u64 *)word = new;
+	return before;
+}
+
+static __always_inline __u32 swap32(__u32 *word, __u32 new)
+{
+	__u32 before;
+
+	if (since_5_12())
+		return __sync_lock_test_and_set(word, new);
+	before = *(volatile __u32 *)word;
+	*(volatile __u32 *)word = new;
+	return before;
+}
+
+/* False if the word is not what it was before. */
+static __always_inline bool replace64(__u64 *word, __u64 before, __u64 new)
+{
+	if (since_5_12())
+		return __sync_val_compare_and_swap(word, before, new) == before;
+	*(volatile __u64 *)word = new;
+	return true;
+}
+
+static __always_inline bool replace32(__u32 *word, __u32 before, __u32 new)
+{
+	if (since_5_12())
+		return __sync_val_compare_and_swap(word, before, new) == before;
+	*(volatile __u32 *)word = new;
+	return true;
+}
+
 /* Swap a reported word for its new value; what to add, or 0 if it went backwards or somebody else was first. */
 static __always_inline __u64 gain64(__u64 *reported, __u64 current, bool final)
 {
 	__u64 before = *(volatile __u64 *)reported;
 
 	if (final)
-		before = __sync_lock_test_and_set(reported, current);
+		before = swap64(reported, current);
 	if ((__s64)(current - before) <= 0)
 		return 0;
-	if (!final && __sync_val_compare_and_swap(reported, before, current) != before)
+	if (!final && !replace64(reported, before, current))
 		return 0;
 	return current - before;
 }
@@ -161,10 +208,10 @@ static __always_inline __u32 gain32(__u32 *reported, __u32 current, bool final)
 	__u32 before = *(volatile __u32 *)reported;
 
 	if (final)
-		before = __sync_lock_test_and_set(reported, current);
+		before = swap32(reported, current);
 	if ((__s32)(current - before) <= 0)
 		return 0;
-	if (!final && __sync_val_compare_and_swap(reported, before, current) != before)
+	if (!final && !replace32(reported, before, current))
 		return 0;
 	return current - before;
 }
@@ -182,12 +229,12 @@ static __always_inline void account_segs(struct tcp_series *s, struct tcp_sock *
 	__u32 in, out;
 
 	if (final)
-		before = __sync_lock_test_and_set(&conn->segs, current);
+		before = swap64(&conn->segs, current);
 	in = (current >> 32) - (before >> 32);
 	out = (__u32)current - (__u32)before;
 	if ((__s32)in < 0 || (__s32)out < 0)
 		return;
-	if (!final && __sync_val_compare_and_swap(&conn->segs, before, current) != before)
+	if (!final && !replace64(&conn->segs, before, current))
 		return;
 	add(&s->segs_in, in);
 	add(&s->segs_out, out);
@@ -228,8 +275,7 @@ static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, 
 	add(&s->spurious, gain32(&conn->dsacks, tp->dsack_dups, final));
 	if (conn->phase == PHASE_CONNECTING)
 		return;
-	if (conn->phase == PHASE_OPENED &&
-	    __sync_val_compare_and_swap(&conn->phase, PHASE_OPENED, PHASE_OPEN) == PHASE_OPENED)
+	if (conn->phase == PHASE_OPENED && replace32(&conn->phase, PHASE_OPENED, PHASE_OPEN))
 		add(&s->opened, 1);
 	add(&s->sent, gain64(&conn->sent, sent_bytes(tp, conn->origin, state), final));
 	add(&s->received, gain64(&conn->received, received_bytes(tp, final), final));

@@ -312,35 +312,42 @@ static __always_inline void fill(struct tcp_row *row, struct sock *sk, struct tc
 	row->state = sk->__sk_common.skc_state;
 }
 
-SEC("iter/bpf_sk_storage_map")
-int tcp_list(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void list_one(struct sock *sk, struct tcp_conn *conn)
 {
-	struct tcp_conn *conn = ctx->value;
-	struct sock *sk = ctx->sk;
 	struct tcp_row *row = NULL;
 	struct tcp_sock *tp;
 	__u64 socket;
 
-	if (!sk || !conn || !counts(conn) || !shows_workload(conn->cgroup) ||
+	if (!counts(conn) || !shows_workload(conn->cgroup) ||
 	    (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
-		return 0;
+		return;
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
-		return 0;
+		return;
 	ranking.live++;
 	if (wish.fill) {
 		socket = (__u64)sk;
 		row = bpf_map_lookup_elem(&rows, &socket);
 		if (!row)
-			return 0;
+			return;
 	}
 	tp = bpf_skc_to_tcp_sock(sk);
 	/* A socket that was chosen may have changed since, or be another connection in the same place. */
 	if (!tp || !wished(tp, conn))
-		return 0;
+		return;
 	if (row)
 		fill(row, sk, tp, conn);
 	else
 		rank(sk, tp, conn);
+}
+
+SEC("iter/bpf_sk_storage_map")
+int tcp_list(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct tcp_conn *conn = ctx->value;
+	struct sock *sk = ctx->sk;
+
+	if (sk && conn)
+		list_one(sk, conn);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
  * its state, when a SYN-ACK is sent again, and when the daemon asks; none runs when data is sent or received.
  */
 #include "account.bpf.h"
+#include "by_address.bpf.h"
 #include "compat.bpf.h"
 #include "cost.bpf.h"
 #include "events.bpf.h"
@@ -32,7 +33,7 @@ static __always_inline bool is_tcp(struct sock *sk)
 /* What was found under the old owner stays there; what comes now goes to the new one. */
 static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct *task)
 {
-	conn->tgid = task->tgid;
+	conn->tgid = task_read(task, tgid);
 	process_comm(conn->comm, task);
 	conn->cgroup = cgroup_number(task_cgroup(task));
 	conn->watched = watches_process(task);
@@ -42,13 +43,18 @@ static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct 
 
 static __always_inline void own_by_current(struct tcp_conn *conn)
 {
-	set_owner(conn, bpf_get_current_task_btf());
+	set_owner(conn, current_task());
 }
 
 static __always_inline struct tcp_conn *conn_create(struct sock *sk)
 {
-	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	struct tcp_missed *mine;
+	struct tcp_conn *conn;
+
+	if (since_5_12())
+		conn = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	else
+		conn = conn_create_by_address(sk);
 
 	if (!conn) {
 		mine = my_missed();
@@ -83,7 +89,10 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 /* Without a record nothing of a socket is counted, nor asked any more. */
 static __always_inline void pass_over(struct sock *sk)
 {
-	bpf_sk_storage_delete(&sockets, sk);
+	if (since_5_12())
+		bpf_sk_storage_delete(&sockets, sk);
+	else
+		conn_delete_by_address(sk);
 }
 
 /* CLOSE -> SYN_SENT, in connect(). The socket may have been connected before. */
@@ -103,6 +112,7 @@ static __always_inline void on_connect(struct sock *sk, __u64 now)
 	conn = conn_create(sk);
 	if (ns)
 		add(&ns->connects, 1);
+	lives_here(ns, sk);
 	if (!conn)
 		return;
 	conn_reset(conn, ROLE_CLIENT, now);
@@ -134,6 +144,7 @@ static __always_inline void on_listen(struct sock *sk, __u64 now)
 	if (!conn)
 		return;
 	conn_reset(conn, ROLE_UNKNOWN, now);
+	lives_here(namespace_of(sk), sk);
 	conn->retrans = sk->sk_drops.counter;
 	own_by_current(conn);
 	conn->phase = PHASE_LISTENING;
@@ -306,11 +317,11 @@ static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn
 /* In close(), shutdown() or exit of the process that served; a kernel thread only tidies up for it. */
 static __always_inline void on_fin(struct sock *sk)
 {
-	struct tcp_conn *conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
+	struct tcp_conn *conn = conn_of(sk);
 
-	if (conn && (conn->role == ROLE_SERVER || !conn->tgid) && conn->tgid != task->tgid &&
-	    !(task->flags & PF_KTHREAD))
+	if (conn && (conn->role == ROLE_SERVER || !conn->tgid) && conn->tgid != task_read(task, tgid) &&
+	    !(task_read(task, flags) & PF_KTHREAD))
 		own_by_current(conn);
 }
 
@@ -321,6 +332,8 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 	struct tcp_sock *tp;
 	__u64 now;
 
+	if (!since_5_12() && before == TCP_LISTEN && after == TCP_SYN_RECV)
+		on_child(sk);
 	/* Four of the ten changes in the life of a connection, both ends counted, tell us nothing. */
 	if (after == TCP_SYN_RECV || after == TCP_CLOSE_WAIT || after == TCP_FIN_WAIT2 || after == TCP_CLOSING)
 		return;
@@ -343,7 +356,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 	if (!tp)
 		return;
 	if (after == TCP_ESTABLISHED) {
-		conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		conn = conn_of(sk);
 		if (conn && conn->phase == PHASE_CONNECTING) { /* even from SYN_RECV, when both sides opened at once */
 			on_connected(tp, conn, now);
 		} else if (before == TCP_SYN_RECV) {
@@ -353,7 +366,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 	}
 	if (after != TCP_CLOSE)
 		return;
-	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	conn = conn_of(sk);
 	if (!conn) {
 		mine = my_missed();
 		if (mine && before != TCP_LISTEN && watches_all())
@@ -390,7 +403,7 @@ static __always_inline void on_synack(struct sock *sk, struct request_sock *req)
 
 	if (!is_tcp(sk))
 		return;
-	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	conn = conn_of(sk);
 	if (!watches_all() && !(conn && counts(conn) && watches_port(req->__req_common.skc_num)))
 		return;
 	if (conn)
@@ -465,23 +478,13 @@ static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn
 		s->oldest_ns = conn->start_ns;
 }
 
-/* All sockets of all network namespaces, in one go: nothing is written to the file, so it never starts over. */
-SEC("iter/bpf_sk_storage_map")
-int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn)
 {
-	struct tcp_conn *conn = ctx->value;
-	struct sock *sk = ctx->sk;
-	struct tcp_sock *tp;
 	__u32 phase;
 
-	if (!sk || !conn)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return 0;
 	pass_sockets++;
 	if (!counts(conn))
-		return 0;
+		return;
 	phase = conn->phase;
 	if (phase == PHASE_OPENED || phase == PHASE_OPEN)
 		pass_open(tp, conn);
@@ -489,6 +492,21 @@ int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
 		pass_listener(tp, conn);
 	else if (phase == PHASE_CONNECTING && conn->retrans != tp->total_retrans)
 		account(tp, conn, TCP_SYN_SENT, false, pass_now_ns);
+}
+
+/* All sockets of all network namespaces, in one go: nothing is written to the file, so it never starts over. */
+SEC("iter/bpf_sk_storage_map")
+int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct tcp_conn *conn = ctx->value;
+	struct sock *sk = ctx->sk;
+	struct tcp_sock *tp;
+
+	if (!sk || !conn)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		pass_one(tp, conn);
 	return 0;
 }
 
@@ -548,21 +566,25 @@ static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
 	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
 
-/* Whether a socket that has no record gets one, for the sake of a process that holds it. */
-static __always_inline bool watches_held(struct sock *sk, struct tcp_sock *tp, struct task_struct *task)
+/* Whether it has the port of a side that listens. */
+static __always_inline bool watches_ports_of(struct sock *sk, struct tcp_sock *tp)
 {
 	__u16 here = bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 	__u16 there = bpf_ntohs(sk->__sk_common.skc_dport);
 	__u8 state = sk->__sk_common.skc_state;
 	__u8 role = state == TCP_LISTEN ? ROLE_SERVER : ROLE_CLIENT;
 
-	if (watches_by_process() && !watches(task))
-		return false;
 	if (!target.ports)
 		return true;
 	if (state != TCP_LISTEN && state != TCP_SYN_SENT)
 		role = role_by_syn(tp, state);
 	return (role != ROLE_CLIENT && watches_port(here)) || (role != ROLE_SERVER && watches_port(there));
+}
+
+/* Whether a socket that has no record gets one, for the sake of a process that holds it. */
+static __always_inline bool watches_held(struct sock *sk, struct tcp_sock *tp, struct task_struct *task)
+{
+	return (!watches_by_process() || watches(task)) && watches_ports_of(sk, tp);
 }
 
 /* The owner stays as long as it holds the socket; of other holders the first one met takes its place. */
@@ -613,7 +635,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
-	conn = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	conn = conn_of(sk);
 	if (!conn && watches_held(sk, tp, task))
 		conn = conn_create(sk);
 	if (!conn)
@@ -630,6 +652,8 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	}
 	return 0;
 }
+
+#include "old.bpf.h"
 
 /* For the generated Rust types alone. */
 enum role wire_role;

@@ -1,6 +1,7 @@
 //! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
 
 pub mod array;
+mod atomics;
 pub mod enums;
 pub mod load;
 pub mod object;

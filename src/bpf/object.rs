@@ -8,17 +8,25 @@ use libbpf_rs::{
     Link, Map, MapCore, MapFlags, MapHandle, Object, OpenMapMut, OpenObject, ProgramAttachType, ProgramMut,
 };
 
+use super::atomics;
 use super::own;
 use super::plain::{Plain, from_bytes};
 use super::plan::Plan;
 use super::tracepoint;
 use crate::status::ProgramReport;
 
-/// Has the programs loaded that the plan takes, and no others; nor the maps in which those would time themselves.
-pub fn autoload(object: &mut OpenObject, plan: &Plan) {
+/// Has the programs loaded that the plan takes, and no others; nor the maps in which those would time themselves. Makes
+/// them fit for kernels before 5.12.
+///
+/// # Errors
+/// If there is no memory.
+pub fn autoload(object: &mut OpenObject, plan: &Plan) -> libbpf_rs::Result<()> {
     for mut program in object.progs_mut() {
         let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
         program.set_autoload(taken);
+        if taken && !plan.since_5_12() {
+            atomics::take_out_of(&mut program)?;
+        }
     }
     for mut map in object.maps_mut() {
         if let Some(program) = map.name().to_str().and_then(|name| name.strip_suffix("_cost"))
@@ -27,6 +35,7 @@ pub fn autoload(object: &mut OpenObject, plan: &Plan) {
             map.set_autocreate(false).expect("the object is not loaded yet");
         }
     }
+    Ok(())
 }
 
 /// How the programs of an object hang on the kernel.

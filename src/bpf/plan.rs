@@ -32,12 +32,29 @@ pub struct Alternative {
     pub lacks: &'static str,
     /// What it takes from work that has nothing to do with it; empty if it costs only when its event happens.
     pub tax: &'static str,
+    /// A version of Linux before which it is no use.
+    pub since: Option<Version>,
+    /// Another program that goes with it; empty if none does.
+    pub along: &'static str,
 }
+
+/// A version of Linux, by what tells it from earlier ones: distributions bring back what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// As in 5.12.
+    pub number: &'static str,
+    /// A helper of BPF that came with it, as it is called in `enum bpf_func_id`.
+    pub helper: &'static str,
+}
+
+/// Atomic operations with a result, and what tracing programs learned in 5.11: see `since_5_12()` of
+/// bpf/include/compat.bpf.h.
+pub const LINUX_5_12: Version = Version { number: "5.12", helper: "BPF_FUNC_check_mtu" };
 
 impl Alternative {
     /// A way that lacks nothing and costs only when its event happens.
     pub const fn new(kind: HookKind, program: &'static str, target: &'static str) -> Alternative {
-        Alternative { kind, program, target, arguments: 0, lacks: "", tax: "" }
+        Alternative { kind, program, target, arguments: 0, lacks: "", tax: "", since: None, along: "" }
     }
 
     /// A tracepoint with typed arguments.
@@ -50,6 +67,16 @@ impl Alternative {
         Alternative { arguments, ..self }
     }
 
+    /// To be taken only since that version.
+    pub const fn since(self, version: Version) -> Alternative {
+        Alternative { since: Some(version), ..self }
+    }
+
+    /// Has another program loaded and attached with it, which hangs on what its section says.
+    pub const fn along(self, program: &'static str) -> Alternative {
+        Alternative { along: program, ..self }
+    }
+
     /// Says what is missing this way.
     pub const fn lacking(self, lacks: &'static str) -> Alternative {
         Alternative { lacks, ..self }
@@ -59,6 +86,10 @@ impl Alternative {
     pub const fn taxing(self, tax: &'static str) -> Alternative {
         Alternative { tax, ..self }
     }
+
+    fn uses(&self, program: &str) -> bool {
+        self.program == program || (!self.along.is_empty() && self.along == program)
+    }
 }
 
 /// The decision: for every hook the way that is taken, or why none is.
@@ -66,6 +97,7 @@ impl Alternative {
 pub struct Plan {
     choices: Vec<Choice>,
     named: bool,
+    since_5_12: bool,
     /// Of classic tracepoints.
     numbers: BTreeMap<String, u32>,
 }
@@ -102,7 +134,13 @@ impl Plan {
             choice.take_from(0, kernel, named);
             choice
         });
-        Plan { choices: choices.collect(), named, numbers: kernel.numbers.clone() }
+        let since_5_12 = kernel.has_helper(LINUX_5_12.helper);
+        Plan { choices: choices.collect(), named, since_5_12, numbers: kernel.numbers.clone() }
+    }
+
+    /// Whether the kernel is as new as that, as `since_5_12()` of the programs says.
+    pub fn since_5_12(&self) -> bool {
+        self.since_5_12
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -110,7 +148,7 @@ impl Plan {
     pub fn refuse(&mut self, program: &str, reason: &str, kernel: &Kernel) -> bool {
         for choice in &mut self.choices {
             if let Some(index) = choice.taken
-                && choice.hook.alternatives[index].program == program
+                && choice.hook.alternatives[index].uses(program)
             {
                 choice.reasons.push(format!("{}: {reason}", choice.hook.alternatives[index].kind.as_str()));
                 choice.take_from(index + 1, kernel, self.named);
@@ -127,12 +165,12 @@ impl Plan {
 
     /// The number of the classic tracepoint that this program is to hang on; `None` if it hangs on something else.
     pub fn number(&self, program: &str) -> Option<u32> {
-        let way = self.way(program).filter(|way| way.kind == HookKind::Tracepoint)?;
+        let way = self.way(program).filter(|way| way.kind == HookKind::Tracepoint && way.program == program)?;
         self.numbers.get(way.target).copied()
     }
 
     fn way(&self, program: &str) -> Option<&'static Alternative> {
-        self.choices.iter().filter_map(Choice::way).find(|way| way.program == program)
+        self.choices.iter().filter_map(Choice::way).find(|way| way.uses(program))
     }
 
     /// # Errors
@@ -212,6 +250,9 @@ fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     }
     if let Some(error) = &kernel.btf_error {
         return Some(format!("the kernel's BTF cannot be read: {error}"));
+    }
+    if let Some(version) = way.since.filter(|version| !kernel.has_helper(version.helper)) {
+        return Some(format!("this kernel is older than Linux {}", version.number));
     }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),

@@ -20,11 +20,11 @@ use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
-use crate::bpf::plan::{Hook, btf_name};
+use crate::bpf::plan::{Hook, Plan, btf_name};
 use crate::connections::{Connection, Query};
 use crate::events::Events;
 use crate::identity::Identity;
-use crate::kernel::Kernel;
+use crate::kernel::{HELPERS, Kernel};
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{MapReport, ProgramReport};
 use crate::target::Target;
@@ -128,12 +128,20 @@ impl Shared {
     ///
     /// # Errors
     /// If the maps do not match.
-    pub fn lend_sockets(&self, object: &mut OpenObject) -> libbpf_rs::Result<()> {
+    pub fn lend_sockets(&self, object: &mut OpenObject, plan: &Plan) -> libbpf_rs::Result<()> {
+        let (made, other) = sockets(plan);
+        object::open_map(object, other)?.set_autocreate(false)?;
         match self.sockets.get() {
-            Some(sockets) => object::open_map(object, "sockets")?.reuse_fd(sockets.as_fd()),
+            Some(sockets) => object::open_map(object, made)?.reuse_fd(sockets.as_fd()),
             None => Ok(()),
         }
     }
+}
+
+/// Names of the map that records of sockets are kept in on this kernel, and of the one that is not made.
+pub fn sockets(plan: &Plan) -> (&'static str, &'static str) {
+    let (stored, by_address) = ("sockets", "sockets_by_address");
+    if plan.since_5_12() { (stored, by_address) } else { (by_address, stored) }
 }
 
 /// Bounds that hold for all collectors.
@@ -264,7 +272,8 @@ impl CollectError {
 /// What the plans of all collectors ask a kernel's BTF for.
 pub fn btf_names() -> Vec<String> {
     let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives).map(btf_name);
-    ways.chain(ALL.iter().flat_map(|spec| spec.enums).map(|name| (*name).to_owned())).collect()
+    let enums = ALL.iter().flat_map(|spec| spec.enums).copied().chain([HELPERS]);
+    ways.chain(enums.map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl<'a> Programs<'a> {
         let mut plan = Plan::new(HOOKS, kernel, false);
         load::load(&mut plan, kernel, |plan| {
             let mut open = IdentitySkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
-            object::autoload(open.open_object_mut(), plan);
+            object::autoload(open.open_object_mut(), plan)?;
             let skel = open.load()?;
             let look = if plan.takes(LOOK) { Some(Traversal::new(skel.progs.identity_look.attach()?)) } else { None };
             let mut attachment = Attachment::new(plan);

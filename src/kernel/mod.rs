@@ -114,6 +114,11 @@ impl Kernel {
         self.enums.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether BPF programs have a helper, by its name in `enum bpf_func_id`.
+    pub fn has_helper(&self, name: &str) -> bool {
+        self.enumeration(HELPERS).iter().any(|(_, known)| known == name)
+    }
+
     /// Whether there is a function that can be traced.
     pub fn has_function(&self, name: &str) -> bool {
         self.names.contains_key(name)
@@ -129,6 +134,9 @@ impl Kernel {
 pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
+
+/// The enumeration of BPF's helpers.
+pub const HELPERS: &str = "bpf_func_id";
 
 const TRACEPOINT: &str = "btf_trace_";
 const ITERATOR: &str = "bpf_iter__";

@@ -12,6 +12,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
 use super::object;
 use super::own;
 use super::plain::{Plain, from_bytes};
+use super::plan::Plan;
 use crate::status::MapReport;
 use groups::Groups;
 pub use groups::Sum;
@@ -69,8 +70,10 @@ struct Slots<V> {
     /// Of the maps that are as large empty as full: all but the index.
     fixed_bytes: u64,
     mapping: Mapping<V>,
-    /// How many were ever in use.
+    /// How many were ever in use, or may be.
     used: usize,
+    /// Programs take all slots from the queue.
+    queued: bool,
     /// Out of the index for at least one round, so that no program holds them any more.
     retired: Vec<u32>,
 }
@@ -88,12 +91,12 @@ pub fn size(object: &mut OpenObject, name: &str, max: u32) -> libbpf_rs::Result<
 }
 
 impl<V: Slot, L> SlotTable<V, L> {
-    /// Over the maps of the table of that name, which was given its size by [`size`].
+    /// Over the maps of the table of that name, which was given its size by [`size`]; the plan knows the kernel.
     ///
     /// # Errors
     /// If the array cannot be mapped.
-    pub fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
-        Ok(SlotTable { slots: Slots::new(object, name)?, groups: Groups::default() })
+    pub fn new(object: &Object, name: &'static str, plan: &Plan) -> libbpf_rs::Result<Self> {
+        Ok(SlotTable { slots: Slots::new(object, name, plan)?, groups: Groups::default() })
     }
 
     /// Slots in use and their values as they are; none has a name.
@@ -161,15 +164,22 @@ impl<V: Slot + Sum, L: Clone + Eq + Hash> SlotTable<V, L> {
 }
 
 impl<V: Slot> Slots<V> {
-    fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
+    fn new(object: &Object, name: &'static str, plan: &Plan) -> libbpf_rs::Result<Self> {
         let map = |suffix: &str| object::map(object, &format!("{name}{suffix}"));
         let (array, index, freed, pool) = (map("")?, map("_index")?, map("_freed")?, map("_pool")?);
         let capacity = array.max_entries();
-        let fresh = SlotPool { next: 1, max: capacity, folded: 0 };
+        // Before 5.12 programs cannot take numbers one by one: the queue has them all, and all of them may be in use.
+        let queued = !plan.since_5_12();
+        for slot in (1..capacity).filter(|_| queued) {
+            freed.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)?;
+        }
+        let used = if queued { capacity } else { 1 };
+        let fresh = SlotPool { next: used, max: capacity, folded: 0 };
         pool.update(&FIRST, fresh.as_bytes(), MapFlags::ANY)?;
-        let mapping = Mapping::new(&array, 1)?;
+        let mapping = Mapping::new(&array, used as usize)?;
         let fixed_bytes = [&array, &freed, &pool].into_iter().filter_map(own::map_bytes).sum();
-        Ok(Slots { name, array, index, freed, pool, capacity, fixed_bytes, mapping, used: 0, retired: Vec::new() })
+        let (used, retired) = (0, Vec::new());
+        Ok(Slots { name, array, index, freed, pool, capacity, fixed_bytes, mapping, used, queued, retired })
     }
 
     /// Slots that are in use.
@@ -235,11 +245,20 @@ impl<V: Slot> Slots<V> {
         bytes.map_or_else(SlotPool::default, |bytes| from_bytes(&bytes))
     }
 
+    /// Without `other`.
+    fn ever_used(&self) -> u64 {
+        (1..self.capacity).filter(|&slot| self.mapping.head(slot as usize).joins > 0).count() as u64
+    }
+
     fn report(&self) -> MapReport {
         let pool = self.pool();
         MapReport {
             name: self.name.to_owned(),
-            entries: Some(u64::from(pool.next.min(pool.max)).saturating_sub(1)),
+            entries: Some(if self.queued {
+                self.ever_used()
+            } else {
+                u64::from(pool.next.min(pool.max)).saturating_sub(1)
+            }),
             bytes: self.fixed_bytes + own::map_bytes(&self.index).unwrap_or(0),
             full: Some(pool.folded),
         }

@@ -11,6 +11,7 @@ use super::{Slot, Slots};
 use crate::bpf::object;
 use crate::bpf::own;
 use crate::bpf::plain::{Plain, from_bytes};
+use crate::bpf::plan::Plan;
 use crate::status::MapReport;
 
 /// `struct slot_use`.
@@ -60,9 +61,9 @@ impl<S: Slot, V: Counts, L: Clone + Eq + Hash> CpuTable<S, V, L> {
     ///
     /// # Errors
     /// If the array cannot be mapped.
-    pub fn new(object: &Object, name: &'static str) -> libbpf_rs::Result<Self> {
+    pub fn new(object: &Object, name: &'static str, plan: &Plan) -> libbpf_rs::Result<Self> {
         let map = object::map(object, &format!("{name}_counts"))?;
-        let mut slots = Slots::new(object, name)?;
+        let mut slots = Slots::new(object, name, plan)?;
         slots.fixed_bytes += own::map_bytes(&map).unwrap_or(0);
         let counts = Counters { map, counts: std::marker::PhantomData };
         Ok(CpuTable { slots, counts, groups: Groups::default() })

@@ -75,9 +75,9 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenDropsSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
     setup.target.lend(object)?;
-    setup.shared.lend_sockets(object)?;
+    setup.shared.lend_sockets(object, plan)?;
     slots::size_percpu(object, "drops", setup.limits.max_series.min(MAX_SERIES))?;
     slots::size(object, "function", setup.limits.max_series.min(MAX_FUNCTIONS))
 }
@@ -90,8 +90,8 @@ impl<'a> Drops<'a> {
             identity: setup.identity.clone(),
             target: setup.target.clone(),
             reasons: Reasons::new(names(reasons::CORE), names(reasons::SUBSYSTEMS)),
-            drops: CpuTable::new(skel.object(), "drops")?,
-            functions: SlotTable::new(skel.object(), "function")?,
+            drops: CpuTable::new(skel.object(), "drops", plan)?,
+            functions: SlotTable::new(skel.object(), "function", plan)?,
             skel,
             attachment: Attachment::new(plan),
         })

@@ -104,7 +104,7 @@ fn prepare(open: &mut OpenFadviseSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> li
         pad: 0,
     };
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
     setup.target.lend(object)?;
     slots::size(object, "calls", setup.limits.max_series.min(MAX_CALLS))?;
     slots::size(object, "failures", setup.limits.max_series.min(MAX_OTHERS))?;
@@ -127,9 +127,9 @@ impl<'a> Fadvise<'a> {
             identity: setup.identity.clone(),
             target: setup.target.clone(),
             window_ns: window_ns(setup),
-            calls: SlotTable::new(object, "calls")?,
-            failures: SlotTable::new(object, "failures")?,
-            effects: SlotTable::new(object, "effects")?,
+            calls: SlotTable::new(object, "calls", plan)?,
+            failures: SlotTable::new(object, "failures", plan)?,
+            effects: SlotTable::new(object, "effects", plan)?,
             skel,
             attachment: Attachment::new(plan),
         })

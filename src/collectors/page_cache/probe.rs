@@ -91,7 +91,7 @@ fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> 
     rodata.page_shift = page_size.ilog2();
     (rodata.sys_read, rodata.sys_pread64) = (libc::SYS_read as i32, libc::SYS_pread64 as i32);
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
     setup.target.lend(object)?;
     object::open_map(object, "read_steps")?.set_autocreate(counts_lookups(plan))?;
     slots::size_percpu(object, "pages", setup.limits.max_series.min(MAX_PAGES))?;
@@ -117,9 +117,9 @@ impl<'a> PageCache<'a> {
     fn new(setup: &Setup<'_>, skel: PageCacheSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Self> {
         let object = skel.object();
         Ok(PageCache {
-            pages: CpuTable::new(object, "pages")?,
-            cgroups: CpuTable::new(object, "cgroups")?,
-            readers: CpuTable::new(object, "readers")?,
+            pages: CpuTable::new(object, "pages", plan)?,
+            cgroups: CpuTable::new(object, "cgroups", plan)?,
+            readers: CpuTable::new(object, "readers", plan)?,
             devices: Devices::default(),
             identity: setup.identity.clone(),
             target: setup.target.clone(),

@@ -59,7 +59,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         let mut open = ReclaimSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
         let skel = open.load()?;
-        let stalls = SlotTable::new(skel.object(), "stalls")?;
+        let stalls = SlotTable::new(skel.object(), "stalls", plan)?;
         let mut attachment = Attachment::new(plan);
         attachment.hold(object::attach(skel.object(), plan)?);
         let vmstat = Vmstat::new(tells_cgroups)?;
@@ -72,7 +72,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenReclaimSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
     setup.target.lend(object)?;
     slots::size(object, "stalls", setup.limits.max_series.min(MAX_STALLS))
 }

@@ -87,9 +87,9 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenRetransmitSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
     setup.target.lend(object)?;
-    setup.shared.lend_sockets(object)?;
+    setup.shared.lend_sockets(object, plan)?;
     for (table, most) in [("segments", MAX_SEGMENTS), ("timeouts", MAX_TIMEOUTS), ("resets", MAX_RESETS)] {
         slots::size(object, table, setup.limits.max_series.min(most))?;
     }
@@ -105,9 +105,9 @@ impl<'a> Retransmit<'a> {
             identity: setup.identity.clone(),
             target: setup.target.clone(),
             tick_ns: setup.kernel.tick_ns,
-            segments: SlotTable::new(object, "segments")?,
-            timeouts: SlotTable::new(object, "timeouts")?,
-            resets: SlotTable::new(object, "resets")?,
+            segments: SlotTable::new(object, "segments", plan)?,
+            timeouts: SlotTable::new(object, "timeouts", plan)?,
+            resets: SlotTable::new(object, "resets", plan)?,
             skel,
             attachment: Attachment::new(plan),
         })

@@ -1,7 +1,7 @@
 //! Our totals beside the kernel's own, namespace by namespace: `/proc/<pid>/net/snmp` of a process that lives there.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
 use super::skel::types::tcp_namespace;
@@ -77,7 +77,17 @@ impl Account {
 
 /// Whether the process that was seen in the namespace still lives there.
 pub fn lives(ns: &tcp_namespace) -> bool {
-    ns.pid != 0 && fs::metadata(format!("/proc/{}/ns/net", ns.pid)).is_ok_and(|link| link.ino() == u64::from(ns.inum))
+    ns.pid != 0 && fs::metadata(door(ns)).is_ok_and(|link| link.ino() == u64::from(ns.inum))
+}
+
+/// The namespace as something to enter, if so.
+pub fn enter(ns: &tcp_namespace) -> Option<File> {
+    let file = File::open(door(ns)).ok().filter(|_| ns.pid != 0)?;
+    file.metadata().is_ok_and(|link| link.ino() == u64::from(ns.inum)).then_some(file)
+}
+
+fn door(ns: &tcp_namespace) -> String {
+    format!("/proc/{}/ns/net", ns.pid)
 }
 
 fn plus(a: Totals, b: Totals) -> Totals {

@@ -12,6 +12,7 @@ use super::rows;
 use super::skel::TcpSkel;
 use super::skel::types::{tcp_candidate, tcp_ranking, tcp_row, tcp_wish};
 use crate::bpf::plain::{Plain, from_bytes};
+use crate::bpf::plan::Plan;
 use crate::bpf::traversal::Traversal;
 use crate::bpf::{array, own};
 use crate::collectors::{CollectError, Found};
@@ -24,9 +25,16 @@ unsafe impl Plain for tcp_candidate {}
 // SAFETY: as above.
 unsafe impl Plain for tcp_row {}
 
-/// The iterator over sockets that lists.
-pub fn attach(skel: &TcpSkel<'_>) -> libbpf_rs::Result<Traversal> {
-    Ok(Traversal::new(skel.progs.tcp_list.attach_iter(skel.maps.sockets.as_fd())?))
+/// The iterator over sockets that lists; `None` if the plan has none.
+pub fn attach(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Option<Traversal>> {
+    let link = if plan.takes("tcp_list") {
+        skel.progs.tcp_list.attach_iter(skel.maps.sockets.as_fd())?
+    } else if plan.takes("tcp_list_old") {
+        skel.progs.tcp_list_old.attach()?
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Traversal::new(link)))
 }
 
 /// The maps that are there for lists alone.
@@ -107,13 +115,14 @@ impl Tcp<'_> {
     }
 
     fn list_pass(&mut self, wish: tcp_wish) -> Result<tcp_ranking, CollectError> {
+        let others = self.other_namespaces();
         let data = self.data_mut();
         data.wish = wish;
         data.ranking = tcp_ranking::default();
         let Some(lister) = &mut self.lister else {
             return Err(CollectError::during("listing connections")(self.attachment.plan.missing()));
         };
-        lister.run().map_err(CollectError::during("reading the sockets"))?;
+        lister.run_in(others).map_err(CollectError::during("reading the sockets"))?;
         Ok(self.data().ranking)
     }
 

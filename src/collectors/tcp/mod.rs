@@ -26,7 +26,7 @@ mod walk;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::plan::{Alternative, Hook, LINUX_5_12};
 use crate::status::HookKind;
 
 /// `collector.tcp`.
@@ -61,6 +61,10 @@ pub const SPEC: Spec = Spec {
     start: probe::start,
 };
 
+/// Iterators over the kernel's own table of sockets go through one network namespace, which has to be entered.
+const ELSEWHERE: &str = "connections in network namespaces in which no process with a TCP socket lives are counted when \
+                         they close, and those older than the daemon are not seen there";
+
 const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
@@ -75,16 +79,25 @@ const HOOKS: &[Hook] = &[
     Hook {
         name: "bpf_sk_storage_map",
         without: None,
-        alternatives: &[Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map")],
+        alternatives: &[
+            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, "tcp_pass_old", "tcp").along("tcp_gone").lacking(ELSEWHERE),
+        ],
     },
     Hook {
         name: "bpf_sk_storage_map (list)",
         without: Some("live connections cannot be listed"),
-        alternatives: &[Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map")],
+        alternatives: &[
+            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, "tcp_list_old", "tcp"),
+        ],
     },
     Hook {
         name: "task_file",
         without: Some("connections older than the daemon are not seen, and accepted ones belong to their listener"),
-        alternatives: &[Alternative::new(HookKind::Iter, "tcp_walk", "task_file")],
+        alternatives: &[
+            Alternative::new(HookKind::Iter, "tcp_walk", "task_file").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, "tcp_walk_old", "task_file"),
+        ],
     },
 ];

@@ -1,5 +1,6 @@
 //! Running: loads, attaches, passes, walks. The one file of this collector that deals with libbpf.
 
+use std::fs::File;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +30,7 @@ use crate::bpf::plan::Plan;
 use crate::bpf::ring;
 use crate::bpf::slots::{self, Slot, SlotTable};
 use crate::bpf::traversal::Traversal;
-use crate::collectors::{Audit, CollectError, Collector, Found, Limits, Objects, Setup};
+use crate::collectors::{self, Audit, CollectError, Collector, Found, Limits, Objects, Setup};
 use crate::connections::Query;
 use crate::events::{Events, Offer};
 use crate::identity::Identity;
@@ -110,8 +111,10 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         tcp.attachment.hold(object::attach(tcp.skel.object(), plan)?);
         Ok(tcp)
     })?;
-    let shared =
-        setup.shared.sockets.set(object::map(tcp.skel.object(), "sockets").map_err(LoadError::during("sharing"))?);
+    let shared = setup
+        .shared
+        .sockets
+        .set(object::map(tcp.skel.object(), collectors::sockets(&plan).0).map_err(LoadError::during("sharing"))?);
     debug_assert!(shared.is_ok(), "the tcp module starts once");
     let io = |source: std::io::Error| LoadError::during("taking over open sockets")(source.into());
     tcp.walk(monotonic_ns()).map_err(io)?;
@@ -135,7 +138,9 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
         pad: 0,
     };
     let object = open.open_object_mut();
-    object::autoload(object, plan);
+    object::autoload(object, plan)?;
+    let (_, not_made) = collectors::sockets(plan);
+    object::open_map(object, not_made)?.set_autocreate(false)?;
     setup.target.lend(object)?;
     for table in ["series", "listener", "failure", "caller"] {
         slots::size(object, table, setup.limits.max_series)?;
@@ -145,10 +150,8 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
 
 impl<'a> Tcp<'a> {
     fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Tcp<'a>> {
-        let sockets = Traversal::new(skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?);
-        let walk = &skel.progs.tcp_walk;
-        let files = if plan.takes("tcp_walk") { Some(Traversal::new(walk.attach()?)) } else { None };
-        let lister = plan.takes("tcp_list").then(|| listing::attach(&skel)).transpose()?;
+        let (sockets, files) = (sockets(&skel, plan)?, files(&skel, plan)?);
+        let lister = listing::attach(&skel, plan)?;
         let object = skel.object();
         Ok(Tcp {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
@@ -157,11 +160,11 @@ impl<'a> Tcp<'a> {
             target: setup.target.clone(),
             events: setup.events.clone(),
             tick_ns: setup.kernel.tick_ns,
-            series: SlotTable::new(object, "series")?,
-            timing: SlotTable::new(object, "timing")?,
-            listener: SlotTable::new(object, "listener")?,
-            failure: SlotTable::new(object, "failure")?,
-            caller: SlotTable::new(object, "caller")?,
+            series: SlotTable::new(object, "series", plan)?,
+            timing: SlotTable::new(object, "timing", plan)?,
+            listener: SlotTable::new(object, "listener", plan)?,
+            failure: SlotTable::new(object, "failure", plan)?,
+            caller: SlotTable::new(object, "caller", plan)?,
             sockets,
             files,
             lister,
@@ -193,8 +196,17 @@ impl<'a> Tcp<'a> {
         let data = self.data_mut();
         data.walk_number = data.walk_number.wrapping_add(1).max(1);
         data.pass_now_ns = now_ns;
+        data.found = 0;
         let Some(files) = &mut self.files else { return Ok(()) };
-        let cost = files.run()?;
+        let mut cost = files.run()?;
+        // Before 5.12 a walk can only look at what it finds.
+        if self.data().found > 0 {
+            let others = self.other_namespaces();
+            self.data_mut().adopting = true;
+            let adopted = self.sockets.run_in(others);
+            self.data_mut().adopting = false;
+            cost += adopted?;
+        }
         self.pacer.walked(due, now_ns, cost);
         Ok(())
     }
@@ -206,7 +218,8 @@ impl<'a> Tcp<'a> {
         data.pass_now_ns = now_ns;
         data.pass_sockets = 0;
         let number = data.pass_number;
-        self.sockets.run()?;
+        let others = self.other_namespaces();
+        self.sockets.run_in(others)?;
         self.passed_ns = now_ns;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
@@ -230,8 +243,36 @@ impl<'a> Tcp<'a> {
         map.keys().filter_map(entry).collect()
     }
 
+    /// Network namespaces but our own, as far as passes have to enter each: before 5.12.
+    pub(super) fn other_namespaces(&self) -> Vec<File> {
+        if self.attachment.plan.since_5_12() {
+            return Vec::new();
+        }
+        let ours = std::fs::metadata("/proc/self/ns/net").map(|link| link.ino()).ok();
+        let others = self.namespaces().into_iter().filter(|(_, ns)| Some(ns.inum.into()) != ours);
+        others.filter_map(|(_, ns)| audit::enter(&ns)).collect()
+    }
+
     fn audit_namespaces(&mut self) {
         self.auditor.update(self.namespaces().into_iter());
+    }
+
+    fn socket_bytes(&self, sockets: u64) -> u64 {
+        let by_address = &self.skel.maps.sockets_by_address;
+        if self.attachment.plan.since_5_12() { sockets * SOCKET_BYTES } else { own::map_bytes(by_address).unwrap_or(0) }
+    }
+
+    /// Before 5.12 nothing tells in a pause which sockets are gone, and their addresses may be those of others by now: all
+    /// are taken over anew.
+    fn forget_sockets(&mut self) -> libbpf_rs::Result<()> {
+        if self.attachment.plan.since_5_12() {
+            return Ok(());
+        }
+        let sockets = &self.skel.maps.sockets_by_address;
+        for address in sockets.keys().collect::<Vec<_>>() {
+            sockets.delete(&address)?;
+        }
+        Ok(())
     }
 
     /// Forgets namespaces in which the last walk found nobody alive.
@@ -324,14 +365,17 @@ impl Collector for Tcp<'_> {
     }
 
     fn resume(&mut self, now_ns: u64) -> Result<(), CollectError> {
+        self.forget_sockets().map_err(CollectError::during("forgetting sockets"))?;
         self.reattach()?;
         self.walk(now_ns).map_err(CollectError::during("taking over open sockets"))
     }
 
     fn programs(&self) -> Vec<ProgramReport> {
-        let files = self.files.as_ref().map(|files| files.report("tcp_walk"));
-        let lister = self.lister.as_ref().map(|lister| lister.report("tcp_list"));
-        let asked = [self.sockets.report("tcp_pass")].into_iter().chain(lister).chain(files);
+        let named = |name: &'static str, old: &'static str| if self.attachment.plan.takes(name) { name } else { old };
+        let files = self.files.as_ref().map(|files| files.report(named("tcp_walk", "tcp_walk_old")));
+        let lister = self.lister.as_ref().map(|lister| lister.report(named("tcp_list", "tcp_list_old")));
+        let sockets = self.sockets.report(named("tcp_pass", "tcp_pass_old"));
+        let asked = [sockets].into_iter().chain(lister).chain(files);
         object::costs(self.skel.object()).into_iter().chain(asked).collect()
     }
 
@@ -355,7 +399,7 @@ impl Collector for Tcp<'_> {
             MapReport {
                 name: "sockets".to_owned(),
                 entries: Some(data.pass_sockets),
-                bytes: data.pass_sockets * SOCKET_BYTES,
+                bytes: self.socket_bytes(data.pass_sockets),
                 full: Some(missed.no_memory),
             },
             self.series.report(),
@@ -398,6 +442,28 @@ impl Collector for Tcp<'_> {
         self.audit_namespaces();
         self.auditor.totals()
     }
+}
+
+/// The iterator over sockets.
+fn sockets(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Traversal> {
+    let link = if plan.takes("tcp_pass") {
+        skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?
+    } else {
+        skel.progs.tcp_pass_old.attach()?
+    };
+    Ok(Traversal::new(link))
+}
+
+/// The iterator over open files, if the plan has one.
+fn files(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Option<Traversal>> {
+    let link = if plan.takes("tcp_walk") {
+        skel.progs.tcp_walk.attach()?
+    } else if plan.takes("tcp_walk_old") {
+        skel.progs.tcp_walk_old.attach()?
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Traversal::new(link)))
 }
 
 /// Programs see the process ids of the first pid namespace, whose inode is PROC_PID_INIT_INO of include/linux/proc_ns.h.
