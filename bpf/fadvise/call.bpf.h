@@ -25,18 +25,18 @@ static __always_inline __s64 halves(__u64 low, __u64 high)
 
 static __always_inline bool args_ia32(struct fadvise_args *args, struct pt_regs___x86 *regs)
 {
-	int number = regs->orig_ax;
+	int number = regs_read(regs, orig_ax);
 
 	if (number != IA32_FADVISE64 && number != IA32_FADVISE64_64)
 		return false;
-	args->fd = regs->bx;
-	args->offset = halves(regs->cx, regs->dx);
+	args->fd = regs_read(regs, bx);
+	args->offset = halves(regs_read(regs, cx), regs_read(regs, dx));
 	if (number == IA32_FADVISE64) {
-		args->len = (__u32)regs->si;
-		args->advice = regs->di;
+		args->len = (__u32)regs_read(regs, si);
+		args->advice = regs_read(regs, di);
 	} else {
-		args->len = halves(regs->si, regs->di);
-		args->advice = regs->bp;
+		args->len = halves(regs_read(regs, si), regs_read(regs, di));
+		args->advice = regs_read(regs, bp);
 	}
 	return true;
 }
@@ -47,8 +47,7 @@ static __always_inline bool args_of_current(struct fadvise_args *args, int numbe
 	struct native_call call = {};
 
 	if (!native_call(&call))
-		return bpf_core_field_exists(struct pt_regs___x86, orig_ax) &&
-		       args_ia32(args, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+		return bpf_core_field_exists(struct pt_regs___x86, orig_ax) && args_ia32(args, current_regs());
 	if (call.number != number)
 		return false;
 	args->fd = call.args[0];

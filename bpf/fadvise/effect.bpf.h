@@ -26,10 +26,9 @@ __u64 blocks_held;
  */
 static __always_inline bool in_dontneed(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct fadvise_args args = {};
 
-	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_MEMALLOC))
+	if (task_read(current_task(), flags) & (PF_KTHREAD | PF_IO_WORKER | PF_MEMALLOC))
 		return false;
 	return args_of_current(&args, config.system_call) && args.advice == FADVISE_DONTNEED;
 }
@@ -58,6 +57,30 @@ static __always_inline void block_key(struct fadvise_block_key *key, struct foli
 	key->generation = inode->i_generation;
 }
 
+/*
+ * Before 5.12 there is no atomic way. Two CPUs that work on neighbouring pages of a file at the same moment may then
+ * make some of them count twice, or never.
+ */
+static __always_inline void put_pages(__u64 *word, __u64 pages)
+{
+	if (since_5_12())
+		__sync_fetch_and_or(word, pages);
+	else
+		*(volatile __u64 *)word |= pages;
+}
+
+/* Those of the pages that were there. */
+static __always_inline __u64 take_pages(__u64 *word, __u64 pages)
+{
+	__u64 before;
+
+	if (since_5_12())
+		return __sync_fetch_and_and(word, ~pages) & pages;
+	before = *(volatile __u64 *)word;
+	*(volatile __u64 *)word = before & ~pages;
+	return before & pages;
+}
+
 /* A block has one time and one slot: those of the last eviction hold for all of its pages. */
 static __always_inline void remember_block(const struct fadvise_block_key *key, __u64 pages, __u32 slot, __u64 now)
 {
@@ -74,7 +97,7 @@ static __always_inline void remember_block(const struct fadvise_block_key *key, 
 		return;
 	}
 	if (is_recent(block, now))
-		__sync_fetch_and_or(&block->pages, pages);
+		put_pages(&block->pages, pages);
 	else
 		block->pages = pages;
 	block->slot = slot;
@@ -123,7 +146,7 @@ static __always_inline void recall_block(const struct fadvise_block_key *key, __
 	if (!block || !is_recent(block, now))
 		return;
 	slot = block->slot; /* userspace keeps it for as long as the block is recent */
-	back = __sync_fetch_and_and(&block->pages, ~mask) & mask;
+	back = take_pages(&block->pages, mask);
 	effect = bpf_map_lookup_elem(&effects, &slot);
 	if (effect)
 		add(&effect->read_back, __builtin_popcountll(back));

@@ -27,8 +27,31 @@ static __always_inline struct task_struct *current_task(void)
 }
 
 /* As BPF_CORE_READ(), from a task on. Where the verifier knows its type that is plain loads, which cost less. */
-#define task_read(task, ...)                                                                                           \
-	(since_5_12() ? ___arrow(task, __VA_ARGS__) : BPF_CORE_READ(task, __VA_ARGS__))
+#define task_read(task, ...) (since_5_12() ? ___arrow(task, __VA_ARGS__) : BPF_CORE_READ(task, __VA_ARGS__))
+
+/* bpf_task_pt_regs() came with 5.15 (commit dd6e10fbd9fb, "bpf: Add bpf_task_pt_regs() helper"). */
+static __always_inline bool has_task_regs(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs);
+}
+
+/*
+ * The registers with which the current task entered the kernel. They lie at the very end of its stack, whose size is
+ * known where it is mapped (CONFIG_VMAP_STACK): of x86, where a page has 4 KiB. Elsewhere the verifier refuses.
+ */
+static __always_inline void *current_regs(void)
+{
+	struct task_struct *task = current_task();
+
+	if (has_task_regs() || !bpf_core_field_exists(struct pt_regs___x86, orig_ax) ||
+	    !bpf_core_field_exists(struct task_struct, stack_vm_area))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	return BPF_CORE_READ(task, stack) + ((__u64)BPF_CORE_READ(task, stack_vm_area, nr_pages) << 12) -
+	       bpf_core_type_size(struct pt_regs);
+}
+
+/* As task_read(), of registers. */
+#define regs_read(regs, field) (has_task_regs() ? (regs)->field : BPF_CORE_READ(regs, field))
 
 /*
  * Is somebody working on the socket right now? The word of the spinlock exists on SMP kernels without PREEMPT_RT
@@ -135,6 +158,8 @@ static __always_inline struct cgroup *folio_cgroup(struct folio *folio)
 		data = folio->memcg_data;
 	else if (bpf_core_field_exists(struct page, memcg_data))
 		data = ((struct page *)folio)->memcg_data;
+	else if (bpf_core_field_exists(struct page, mem_cgroup)) /* until 5.10 */
+		data = (unsigned long)((struct page *)folio)->mem_cgroup;
 	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
 	if (!data)
 		return NULL;

@@ -419,7 +419,8 @@ struct page {
 	struct address_space *mapping;
 	unsigned long index;
 	unsigned long memcg_data;
-	unsigned char compound_order; /* of the second page; until 6.2 */
+	struct mem_cgroup *mem_cgroup; /* until 5.10 */
+	unsigned char compound_order;  /* of the second page; until 6.2 */
 };
 
 struct folio {

@@ -81,8 +81,8 @@ struct {
 } sockets SEC(".maps");
 
 /*
- * The same before 5.12, by the address of the socket. The tcp programs do what the kernel does elsewhere: a child gets a
- * copy of its listener's, and a record goes with its socket. Of these two maps one is made.
+ * The same before 5.12, by the address of the socket. The tcp programs do what the kernel does elsewhere: a child gets
+ * a copy of its listener's, and a record goes with its socket. Of these two maps one is made.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

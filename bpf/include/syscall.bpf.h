@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The system call that the current task is in, from the registers with which it entered the kernel. Linux 5.15. */
+/* The system call that the current task is in, from the registers with which it entered the kernel. */
 #ifndef SIDECAR_SYSCALL_BPF_H
 #define SIDECAR_SYSCALL_BPF_H
 
+#include "compat.bpf.h"
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -14,13 +15,13 @@ struct native_call {
 
 static __always_inline bool native_x86(struct native_call *call, struct task_struct *task, struct pt_regs___x86 *regs)
 {
-	if (task->thread_info.status & TS_COMPAT)
+	if (task_read(task, thread_info.status) & TS_COMPAT)
 		return false;
-	call->number = regs->orig_ax;
-	call->args[0] = regs->di;
-	call->args[1] = regs->si;
-	call->args[2] = regs->dx;
-	call->args[3] = regs->r10;
+	call->number = regs_read(regs, orig_ax);
+	call->args[0] = regs_read(regs, di);
+	call->args[1] = regs_read(regs, si);
+	call->args[2] = regs_read(regs, dx);
+	call->args[3] = regs_read(regs, r10);
 	return true;
 }
 
@@ -39,8 +40,8 @@ static __always_inline bool native_arm64(struct native_call *call, struct pt_reg
 /* False if it is one of the 32-bit kind, whose numbers mean something else. A thread of the kernel is in none. */
 static __always_inline bool native_call(struct native_call *call)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	void *regs = (void *)bpf_task_pt_regs(task);
+	struct task_struct *task = current_task();
+	void *regs = current_regs();
 
 	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
 		return native_x86(call, task, regs);
@@ -52,7 +53,7 @@ static __always_inline bool native_call(struct native_call *call)
 /* What the current task has open by that number; NULL if it has nothing, any more. */
 static __always_inline struct file *file_of(int fd)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **slot = BPF_CORE_READ(table, fd);
 	struct file *file = NULL;

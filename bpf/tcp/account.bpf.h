@@ -147,8 +147,8 @@ static __always_inline __u64 received_bytes(struct tcp_sock *tp, bool final)
 
 /*
  * Before 5.12 plain reads and writes do: a socket is closed, and its tracepoint hit, after it was taken out of the hash
- * table (tcp_set_state()), under the lock of its bucket, which a pass over that table holds while we look at the socket.
- * So of those two one has ended before the other begins.
+ * table (tcp_set_state()), under the lock of its bucket, which a pass over that table holds while we look at the
+ * socket. So of those two one has ended before the other begins.
  */
 static __always_inline __u64 swap64(__u64 *word, __u64 new)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The programs that take the place of others before Linux 5.12, where records are kept by the address of the socket. The
- * kernel's own table of sockets is passed over instead of the records, one network namespace at a time.
+ * The programs that take the place of others before Linux 5.12, where records are kept by the address of the socket.
+ * The kernel's own table of sockets is passed over instead of the records, one network namespace at a time.
  */
 #ifndef SIDECAR_TCP_OLD_BPF_H
 #define SIDECAR_TCP_OLD_BPF_H

@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::plan::{Alternative, Hook, LINUX_5_12};
 use crate::duration;
 use crate::status::HookKind;
 
@@ -77,6 +77,11 @@ const HOOKS: &[Hook] = &[
     Hook {
         name: "mm_filemap_add_to_page_cache",
         without: Some("what is read back after DONTNEED is not known"),
-        alternatives: &[Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache")],
+        alternatives: &[
+            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_5_12),
+            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").lacking(
+                "of neighbouring pages that two CPUs read back at the same moment some may count twice, or never",
+            ),
+        ],
     },
 ];
