@@ -18,7 +18,7 @@ use crate::event_log;
 use crate::events::Events;
 use crate::histogram::Bound;
 use crate::identity::{self, Identity};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, LINUX_5_12};
 use crate::privileges;
 use crate::sampler::{Pace, Sampler};
 use crate::server::{self, BindError, Servers};
@@ -61,6 +61,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing can run on this kernel, whatever is configured.
+    pub fn is_unfit(&self) -> bool {
+        matches!(self, Error::Start(StartError::Unfit(_)))
+    }
+
     /// Whether the configuration has to change.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Error::Bind(BindError::File(_)) | Error::Log(event_log::StartError::Open { .. }))
@@ -171,6 +176,7 @@ fn start_collecting(
     Sampler::spawn(pace, move |serve| {
         let _ending = ending;
         let kernel = Kernel::probe(btf_names());
+        kernel.fit()?;
         let limits = Limits { max_series: config.metrics.max_series, idle_ttl: config.metrics.idle_ttl };
         let identity = Identity::start(&config.identity, &kernel, privileges::drop_unneeded);
         let target = Target::start(&config.target, &identity)?;
@@ -198,7 +204,11 @@ fn start_collecting(
         let objects = Objects::new();
         let mut engine = Engine::start(&setup, &objects, options)?;
         setup.identity.settle(SETTLE);
-        privileges::drop_unneeded();
+        if kernel.is_since(LINUX_5_12) {
+            privileges::drop_unneeded();
+        } else {
+            privileges::drop_unneeded_but_entering();
+        }
         serve(&mut engine);
         Ok(())
     })

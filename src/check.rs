@@ -5,7 +5,7 @@ use std::fmt;
 use caps::CapsHashSet;
 use serde_json::{Map, Value, json};
 
-use crate::kernel::{Cgroup, Kernel, Lockdown};
+use crate::kernel::{Cgroup, Kernel, LINUX_5_12, Lockdown};
 use crate::privileges::{self, Missing};
 use crate::status::{self, Health, HookKind, HookReport, ModuleReport, Status};
 
@@ -17,7 +17,7 @@ pub struct Report<'a> {
     /// Capabilities that the process lacks.
     pub missing: Option<Missing>,
     /// What will be less good with the capabilities that it has.
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
     /// What would be watched, in words.
     pub watching: String,
     /// Each module, with the hooks that it would use.
@@ -28,7 +28,7 @@ pub struct Report<'a> {
 
 /// Exit code of the command: 0 if every wanted module is fully available, 1 if less is, 2 if the daemon cannot run.
 pub fn verdict(report: &Report<'_>) -> u8 {
-    if report.missing.is_some() || report.kernel.btf == Some(false) {
+    if report.missing.is_some() || report.kernel.fit().is_err() {
         return 2;
     }
     match status::health(report.modules) {
@@ -46,10 +46,10 @@ fn conclusion(report: &Report<'_>) -> String {
         (0, _) => "everything is available".to_owned(),
         (1, _) => "it runs, with less than everything".to_owned(),
         (_, Some(missing)) => format!("it cannot run: {missing}"),
-        (_, None) if report.kernel.btf == Some(false) => {
-            "it cannot run: the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned()
-        }
-        _ => "it cannot run: no module is available".to_owned(),
+        (_, None) => match report.kernel.fit() {
+            Err(unfit) => format!("it cannot run: {unfit}"),
+            Ok(()) => "it cannot run: no module is available".to_owned(),
+        },
     }
 }
 
@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
         modules: &'a [ModuleReport],
         helpers: &'a [ModuleReport],
     ) -> Self {
-        let (missing, note) = (privileges::require(held).err(), privileges::note(held));
+        let (missing, note) = (privileges::require(held).err(), privileges::note(held, !kernel.is_since(LINUX_5_12)));
         Report { kernel, missing, note, watching, modules, helpers }
     }
 
@@ -134,7 +134,7 @@ impl fmt::Display for Report<'_> {
         }
         let lacking = self.missing.as_ref().map(|missing| format!("lacking {}", missing.names().join(" and ")));
         writeln!(f, "{:<14}{}", "capabilities", lacking.as_deref().unwrap_or("sufficient"))?;
-        if let Some(note) = self.note {
+        if let Some(note) = &self.note {
             writeln!(f, "{:<14}{note}", "")?;
         }
         writeln!(f, "{:<14}{}", "watching", self.watching)?;
@@ -166,9 +166,12 @@ fn because(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use caps::Capability;
 
     use super::*;
+    use crate::kernel::HELPERS;
 
     fn of(status: Status) -> ModuleReport {
         let reason = if status == Status::Running { "" } else { "no iterator tcp" };
@@ -195,8 +198,13 @@ mod tests {
             cgroup: Some(Cgroup::V2),
             tracefs: Some(false),
             fentry: Some(false),
+            enums: helpers(&["BPF_FUNC_ringbuf_output", "BPF_FUNC_check_mtu"]),
             ..Kernel::default()
         }
+    }
+
+    fn helpers(names: &[&str]) -> BTreeMap<String, Vec<(u32, String)>> {
+        [(HELPERS.to_owned(), names.iter().map(|&name| (0, name.to_owned())).collect())].into()
     }
 
     fn report<'a>(kernel: &'a Kernel, modules: &'a [ModuleReport]) -> Report<'a> {
@@ -215,6 +223,10 @@ mod tests {
 
         let without_btf = Kernel { btf: Some(false), ..host.clone() };
         assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
+        let too_old = Kernel { enums: helpers(&["BPF_FUNC_probe_read_kernel"]), ..host.clone() };
+        let (report_of_it, modules) = (|modules| report(&too_old, modules), [of(Status::Running)]);
+        assert_eq!(verdict(&report_of_it(&modules)), 2);
+        assert!(conclusion(&report_of_it(&modules)).starts_with("it cannot run: this kernel is older than Linux 5.8"));
 
         assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), String::new(), &[of(Status::Running)], &[])), 2);
     }

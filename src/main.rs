@@ -76,6 +76,7 @@ fn exit_code(error: &Error) -> u8 {
         error if error.is::<ConfigError>() => 2,
         error if error.is::<Missing>() => 3,
         error if error.downcast_ref().is_some_and(app::Error::is_configuration) => 2,
+        error if error.downcast_ref().is_some_and(app::Error::is_unfit) => 2,
         _ => 1,
     }
 }

@@ -12,6 +12,9 @@ const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 /// What running takes once everything is attached: maps and iterators, and a look at other users' processes.
 const KEPT: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
 
+/// What it takes to enter network namespaces, as it has to be done before Linux 5.12.
+const ENTERING: Capability = Capability::CAP_SYS_ADMIN;
+
 /// The capabilities that are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Missing(Vec<Capability>);
@@ -58,11 +61,20 @@ pub fn require(held: &CapsHashSet) -> Result<(), Missing> {
 /// Gives up, for the calling thread and those that it will start, what is of no use once everything is attached. Where
 /// `CAP_SYS_ADMIN` stands for what is needed, it stays.
 pub fn drop_unneeded() {
+    drop_but(&KEPT);
+}
+
+/// The same, for a thread that goes on to enter network namespaces.
+pub fn drop_unneeded_but_entering() {
+    drop_but(&[KEPT.as_slice(), &[ENTERING]].concat());
+}
+
+fn drop_but(kept: &[Capability]) {
     let Ok(permitted) = caps::read(None, CapSet::Permitted) else { return };
     let split = NEEDED.iter().all(|needed| permitted.contains(needed));
     let kept: CapsHashSet = permitted
         .into_iter()
-        .filter(|held| KEPT.contains(held) || (!split && *held == Capability::CAP_SYS_ADMIN))
+        .filter(|held| kept.contains(held) || (!split && *held == Capability::CAP_SYS_ADMIN))
         .collect();
     // Effective first: it may not exceed what is permitted.
     let dropped = [CapSet::Effective, CapSet::Permitted].into_iter().try_for_each(|set| caps::set(None, set, &kept));
@@ -71,10 +83,14 @@ pub fn drop_unneeded() {
     }
 }
 
-/// What will be less good with these capabilities, though it runs.
-pub fn note(held: &CapsHashSet) -> Option<&'static str> {
-    (!held.contains(&Capability::CAP_SYS_PTRACE))
-        .then_some("without CAP_SYS_PTRACE, the audit leaves out the network namespaces of other users' processes")
+/// What will be less good with these capabilities, though it runs. `enters`: network namespaces have to be entered.
+pub fn note(held: &CapsHashSet, enters: bool) -> Option<String> {
+    let ptrace = "without CAP_SYS_PTRACE, the audit leaves out the network namespaces of other users' processes";
+    let entering = "without CAP_SYS_ADMIN, connections in other network namespaces are counted when they close";
+    let notes = [(Capability::CAP_SYS_PTRACE, true, ptrace), (ENTERING, enters, entering)];
+    let notes = notes.iter().filter(|(needed, matters, _)| *matters && !held.contains(needed));
+    let text = notes.map(|(_, _, text)| *text).collect::<Vec<_>>().join("; ");
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -104,7 +120,15 @@ mod tests {
 
     #[test]
     fn ptrace_is_only_noted() {
-        assert!(note(&CapsHashSet::new()).is_some());
-        assert!(note(&[Capability::CAP_SYS_PTRACE].into_iter().collect()).is_none());
+        assert!(note(&CapsHashSet::new(), false).is_some());
+        assert!(note(&[Capability::CAP_SYS_PTRACE].into_iter().collect(), false).is_none());
+    }
+
+    #[test]
+    fn entering_namespaces_is_noted_where_it_is_done() {
+        let held = [Capability::CAP_SYS_PTRACE].into_iter().collect();
+        assert!(note(&held, true).is_some_and(|note| note.starts_with("without CAP_SYS_ADMIN, ")));
+        let held = [Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN].into_iter().collect();
+        assert_eq!(note(&held, true), None);
     }
 }

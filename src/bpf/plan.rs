@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, LINUX_5_12, Version};
 use crate::status::{HookKind, HookReport};
 
 /// One thing to listen to, with the ways to do it: the first that this kernel offers is taken.
@@ -37,19 +37,6 @@ pub struct Alternative {
     /// Another program that goes with it; empty if none does.
     pub along: &'static str,
 }
-
-/// A version of Linux, by what tells it from earlier ones: distributions bring back what is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
-    /// As in 5.12.
-    pub number: &'static str,
-    /// A helper of BPF that came with it, as it is called in `enum bpf_func_id`.
-    pub helper: &'static str,
-}
-
-/// Atomic operations with a result, and what tracing programs learned in 5.11: see `since_5_12()` of
-/// bpf/include/compat.bpf.h.
-pub const LINUX_5_12: Version = Version { number: "5.12", helper: "BPF_FUNC_check_mtu" };
 
 impl Alternative {
     /// A way that lacks nothing and costs only when its event happens.
@@ -134,7 +121,7 @@ impl Plan {
             choice.take_from(0, kernel, named);
             choice
         });
-        let since_5_12 = kernel.has_helper(LINUX_5_12.helper);
+        let since_5_12 = kernel.is_since(LINUX_5_12);
         Plan { choices: choices.collect(), named, since_5_12, numbers: kernel.numbers.clone() }
     }
 
@@ -251,7 +238,7 @@ fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     if let Some(error) = &kernel.btf_error {
         return Some(format!("the kernel's BTF cannot be read: {error}"));
     }
-    if let Some(version) = way.since.filter(|version| !kernel.has_helper(version.helper)) {
+    if let Some(version) = way.since.filter(|&version| !kernel.is_since(version)) {
         return Some(format!("this kernel is older than Linux {}", version.number));
     }
     match way.kind {

@@ -17,7 +17,7 @@ use crate::collectors::{ALL, Collector, Found, LISTS_CONNECTIONS, Objects, Setup
 use crate::connections::{ListError, Listing, Query};
 use crate::histogram::{Bound, Histogram};
 use crate::identity::Identity;
-use crate::kernel::monotonic_ns;
+use crate::kernel::{Unfit, monotonic_ns};
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
 use crate::status::{ModuleReport, Status};
@@ -41,6 +41,9 @@ pub struct Options {
 /// Why the engine does not run.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Nothing can run on this kernel.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// None of the modules that were asked for runs.
     #[error("no module could be started: {0}")]
     Nothing(String),

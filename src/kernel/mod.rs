@@ -13,6 +13,7 @@ use libbpf_rs::btf::types::{Enum, FuncProto, Ptr, Typedef};
 use libbpf_rs::btf::{Btf, BtfKind, BtfType, ReferencesType};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_getres, clock_gettime};
+use thiserror::Error;
 
 /// Types of the running kernel, if it was built with them.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -47,6 +48,39 @@ pub struct Kernel {
     pub enums: BTreeMap<String, Vec<(u32, String)>>,
     /// Why BTF cannot be read, if that is so.
     pub btf_error: Option<String>,
+}
+
+/// A version of Linux, by what tells it from earlier ones: distributions bring back what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// As in 5.12.
+    pub number: &'static str,
+    /// A helper of BPF that came with it, as it is called in `enum bpf_func_id`.
+    pub helper: &'static str,
+}
+
+/// Atomic operations with a result, and what tracing programs learned in 5.11: see `since_5_12()` of
+/// bpf/include/compat.bpf.h.
+pub const LINUX_5_12: Version = Version { number: "5.12", helper: "BPF_FUNC_check_mtu" };
+
+/// The ring buffer, iterators and the capabilities of their own: without them nothing here runs.
+const LINUX_5_8: Version = Version { number: "5.8", helper: "BPF_FUNC_ringbuf_output" };
+
+/// Why nothing can run on this kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unfit {
+    /// It does not tell its types.
+    #[error(
+        "the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF): there is no {BTF}; kernels of most distributions have \
+         had it since Linux 5.10"
+    )]
+    NoBtf,
+    /// It does, but not to us.
+    #[error("the kernel's BTF cannot be read from {BTF}: {0}")]
+    Btf(String),
+    /// BPF cannot do what all modules need.
+    #[error("this kernel is older than Linux {}: 5.10 or later has all modules", .0.number)]
+    OlderThan(Version),
 }
 
 /// Modes of `lockdown(7)`.
@@ -114,9 +148,27 @@ impl Kernel {
         self.enums.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether BPF programs have a helper, by its name in `enum bpf_func_id`.
-    pub fn has_helper(&self, name: &str) -> bool {
-        self.enumeration(HELPERS).iter().any(|(_, known)| known == name)
+    /// Whether it is of that version or later, as far as BPF is concerned.
+    pub fn is_since(&self, version: Version) -> bool {
+        self.enumeration(HELPERS).iter().any(|(_, helper)| helper == version.helper)
+    }
+
+    /// Whether anything can run here.
+    ///
+    /// # Errors
+    /// [`Unfit`] if it is certain that nothing can.
+    pub fn fit(&self) -> Result<(), Unfit> {
+        if self.btf == Some(false) {
+            return Err(Unfit::NoBtf);
+        }
+        if let Some(error) = &self.btf_error {
+            return Err(Unfit::Btf(error.clone()));
+        }
+        // Types that were not asked for, or not told, say nothing.
+        if !self.enumeration(HELPERS).is_empty() && !self.is_since(LINUX_5_8) {
+            return Err(Unfit::OlderThan(LINUX_5_8));
+        }
+        Ok(())
     }
 
     /// Whether there is a function that can be traced.
@@ -316,6 +368,29 @@ mod tests {
         assert!(!kernel.has_iterator("tcp") && !kernel.has_function("task_struct"));
         let reasons = kernel.enumeration("skb_drop_reason");
         assert!(reasons.iter().any(|(_, name)| name == "SKB_DROP_REASON_NO_SOCKET"), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_kernel_without_types_or_ring_buffers_is_unfit() {
+        let with = |helpers: &[&str]| Kernel {
+            btf: Some(true),
+            enums: [(HELPERS.to_owned(), helpers.iter().map(|&name| (0, name.to_owned())).collect())].into(),
+            ..Kernel::default()
+        };
+        let old = with(&["BPF_FUNC_map_lookup_elem", "BPF_FUNC_ringbuf_output"]);
+        assert_eq!((old.fit(), old.is_since(LINUX_5_12)), (Ok(()), false));
+        assert!(with(&["BPF_FUNC_ringbuf_output", "BPF_FUNC_check_mtu"]).is_since(LINUX_5_12));
+        assert_eq!(with(&["BPF_FUNC_map_lookup_elem"]).fit(), Err(Unfit::OlderThan(LINUX_5_8)));
+        assert_eq!(Kernel { btf: Some(false), ..Kernel::default() }.fit(), Err(Unfit::NoBtf));
+        let unreadable = Kernel { btf_error: Some("permission denied".to_owned()), ..old };
+        assert_eq!(unreadable.fit(), Err(Unfit::Btf("permission denied".to_owned())));
+        // Nothing is known of it.
+        assert_eq!(Kernel::default().fit(), Ok(()));
+    }
+
+    #[test]
+    fn this_kernel_has_what_is_needed() {
+        assert_eq!(Kernel::probe([HELPERS]).fit(), Ok(()));
     }
 
     #[test]

@@ -25,8 +25,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook, LINUX_5_12};
+use crate::bpf::plan::{Alternative, Hook};
 use crate::duration;
+use crate::kernel::LINUX_5_12;
 use crate::status::HookKind;
 
 /// `collector.fadvise`.

@@ -26,7 +26,8 @@ mod walk;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook, LINUX_5_12};
+use crate::bpf::plan::{Alternative, Hook};
+use crate::kernel::LINUX_5_12;
 use crate::status::HookKind;
 
 /// `collector.tcp`.
