@@ -63,6 +63,10 @@ pub struct Version {
 /// bpf/include/compat.bpf.h.
 pub const LINUX_5_12: Version = Version { number: "5.12", helper: "BPF_FUNC_check_mtu" };
 
+/// Programs on functions can be attached again after they were detached (commit f3a95075549e, "bpf: Allow trampoline
+/// re-attach for tracing and lsm programs"), as a pause has it.
+pub const LINUX_5_13: Version = Version { number: "5.13", helper: "BPF_FUNC_snprintf" };
+
 /// The ring buffer, iterators and the capabilities of their own: without them nothing here runs.
 const LINUX_5_8: Version = Version { number: "5.8", helper: "BPF_FUNC_ringbuf_output" };
 

@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::tcp::Label;
+use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_5_12};
+use ebpf_sidecar::status::Status;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{Signal, kill};
@@ -93,6 +95,39 @@ fn bytes_and_connections_are_exact_across_namespaces() {
         assert_eq!(account(&metrics, "client", port), finished(2_000_000, 60, 20), "client, {ip}");
         assert_eq!(account(&metrics, "server", port), finished(60, 2_000_000, 20), "server, {ip}");
     }
+}
+
+/// Sockets may outlive everybody in their network namespace. Before 5.12 nothing leads there while they are open, as the
+/// module says.
+#[test]
+fn where_nobody_lives_connections_count_when_they_close_if_not_before() {
+    let network = Network::new();
+    let sidecar = Sidecar::start(Wish::default());
+    let [port] = ports();
+    let ends = network.within(&network.a, move || {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[1; 1000]).unwrap();
+        server.read_exact(&mut [0; 1000]).unwrap();
+        (client, server)
+    });
+    let ends = ends.join().unwrap();
+    let metrics = sidecar.snapshot();
+    let report = metrics.0.modules.iter().find(|report| report.name == "tcp").unwrap();
+    if Kernel::probe([HELPERS]).is_since(LINUX_5_12) {
+        let open = Account { sent: 1000, received: 0, opened: 1, closed: 0, active: 1 };
+        assert_eq!(account(&metrics, "client", port), open, "{}", report.reason);
+    } else {
+        assert_eq!(report.status, Status::Degraded);
+        assert!(report.reason.contains("in which no process with a TCP socket lives"), "{}", report.reason);
+        let unseen = Account { sent: 0, received: 0, opened: 0, closed: 0, active: 0 };
+        assert_eq!(account(&metrics, "client", port), unseen);
+    }
+    drop(ends);
+    let metrics = sidecar.until(all_closed(port, 1));
+    assert_eq!(account(&metrics, "client", port), finished(1000, 0, 1));
+    assert_eq!(account(&metrics, "server", port), finished(0, 1000, 1));
 }
 
 #[test]
@@ -434,13 +469,17 @@ fn a_full_accept_queue_shows_backlog_and_overflows() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::default());
     let [port] = ports();
+    let (ready, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (listens, asked) = (Arc::clone(&ready), Arc::clone(&go_on));
+    // It stays there: before 5.12 passes go where somebody lives.
     let waiting = network.within(&network.b, move || {
         let listener = TcpListener::bind((B4, port)).unwrap();
         // SAFETY: a valid descriptor; shrinks the queue.
         assert_eq!(unsafe { nix::libc::listen(listener.as_raw_fd(), 3) }, 0);
-        listener
+        listens.wait();
+        asked.wait();
     });
-    let listener = waiting.join().unwrap();
+    ready.wait();
     let clients = network.within(&network.a, move || {
         let connect = || {
             TcpStream::connect_timeout(
@@ -455,7 +494,8 @@ fn a_full_accept_queue_shows_backlog_and_overflows() {
     let labels = [("dst_port", port.as_str())];
     let metrics = sidecar.snapshot();
     assert_eq!(metrics.sum("sidecar_listen_backlog", &labels), 4, "a queue of 3 takes 4");
-    drop(listener);
+    go_on.wait();
+    waiting.join().unwrap();
     let metrics = sidecar.snapshot();
     let drops = network.kernel_counter(&network.b, "TcpExt", "ListenDrops");
     assert!(drops > 0);

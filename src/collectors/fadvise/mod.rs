@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::Spec;
 use crate::bpf::plan::{Alternative, Hook};
 use crate::duration;
-use crate::kernel::LINUX_5_12;
+use crate::kernel::{LINUX_5_12, LINUX_5_13};
 use crate::status::HookKind;
 
 /// `collector.fadvise`.
@@ -62,7 +62,7 @@ const HOOKS: &[Hook] = &[
         name: "fadvise64",
         without: None,
         alternatives: &[
-            Alternative::new(HookKind::Fexit, "fadvise_fexit", "ksys_fadvise64_64"),
+            Alternative::new(HookKind::Fexit, "fadvise_fexit", "ksys_fadvise64_64").since(LINUX_5_13),
             Alternative::new(HookKind::Kprobe, "fadvise_return", "ksys_fadvise64_64")
                 .lacking("of many calls that wait for a disk at the same time some are not counted"),
             Alternative::new(HookKind::Tracepoint, "fadvise_syscall", "syscalls/sys_exit_fadvise64")

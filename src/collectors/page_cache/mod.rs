@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use crate::bpf::plan::{Alternative, Hook};
+use crate::kernel::LINUX_5_13;
 use crate::status::HookKind;
 
 /// `collector.page-cache`.
@@ -78,7 +79,7 @@ const HOOKS: &[Hook] = &[
         without: Some("reads that had to wait are not counted"),
         alternatives: &[
             Alternative::tp_btf("page_cache_missed", "page_cache_sync_ra"),
-            Alternative::new(HookKind::Fentry, "page_cache_missed_fentry", "page_cache_sync_ra"),
+            Alternative::new(HookKind::Fentry, "page_cache_missed_fentry", "page_cache_sync_ra").since(LINUX_5_13),
             Alternative::new(HookKind::Kprobe, "page_cache_missed_kprobe", "page_cache_sync_ra"),
         ],
     },
@@ -87,7 +88,7 @@ const HOOKS: &[Hook] = &[
         without: Some("pages that reads ask for are not counted"),
         alternatives: &[
             Alternative::tp_btf("page_cache_lookup", "mm_filemap_get_pages"),
-            Alternative::new(HookKind::Fexit, "page_cache_lookup_fexit", "filemap_get_pages"),
+            Alternative::new(HookKind::Fexit, "page_cache_lookup_fexit", "filemap_get_pages").since(LINUX_5_13),
         ],
     },
 ];
