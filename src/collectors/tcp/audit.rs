@@ -1,9 +1,9 @@
 //! Our totals beside the kernel's own, namespace by namespace: `/proc/<pid>/net/snmp` of a process that lives there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 
+use super::namespaces::is_inhabited;
 use super::skel::types::tcp_namespace;
 use crate::collectors::Audit;
 
@@ -36,7 +36,7 @@ struct Pair {
 impl Auditor {
     /// Takes the present state of the namespaces. One that no process lives in any more keeps its last state.
     pub fn update(&mut self, namespaces: impl Iterator<Item = (u64, tcp_namespace)>) {
-        for (id, ns) in namespaces.filter(|(_, ns)| lives(ns)) {
+        for (id, ns) in namespaces.filter(|(_, ns)| is_inhabited(ns)) {
             let Ok(snmp) = fs::read_to_string(format!("/proc/{}/net/snmp", ns.pid)) else { continue };
             let Some(kernel) = tcp_counters(&snmp) else { continue };
             let now = Pair { kernel, counted: [ns.retrans, ns.connects, ns.accepts] };
@@ -73,21 +73,6 @@ impl Account {
             counted: minus(self.last.counted, self.first.counted),
         }
     }
-}
-
-/// Whether the process that was seen in the namespace still lives there.
-pub fn lives(ns: &tcp_namespace) -> bool {
-    ns.pid != 0 && fs::metadata(door(ns)).is_ok_and(|link| link.ino() == u64::from(ns.inum))
-}
-
-/// The namespace as something to enter, if so.
-pub fn enter(ns: &tcp_namespace) -> Option<File> {
-    let file = File::open(door(ns)).ok().filter(|_| ns.pid != 0)?;
-    file.metadata().is_ok_and(|link| link.ino() == u64::from(ns.inum)).then_some(file)
-}
-
-fn door(ns: &tcp_namespace) -> String {
-    format!("/proc/{}/ns/net", ns.pid)
 }
 
 fn plus(a: Totals, b: Totals) -> Totals {

@@ -16,6 +16,7 @@ mod decode;
 mod events;
 mod listing;
 mod metrics;
+mod namespaces;
 mod probe;
 mod ranking;
 mod rows;
@@ -63,8 +64,8 @@ pub const SPEC: Spec = Spec {
 };
 
 /// Iterators over the kernel's own table of sockets go through one network namespace, which has to be entered.
-const ELSEWHERE: &str = "connections in network namespaces in which no process with a TCP socket lives are counted when \
-                         they close, and those older than the daemon are not seen there";
+const ELSEWHERE: &str = "connections in network namespaces without a name in which nobody with a TCP socket lives are \
+                         counted when they close, and those older than the daemon are not seen there";
 
 const HOOKS: &[Hook] = &[
     Hook {

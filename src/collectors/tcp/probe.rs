@@ -11,11 +11,12 @@ use libbpf_rs::{MapCore, MapFlags, Object};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use super::audit::{self, Auditor};
+use super::audit::Auditor;
 use super::decode::Decoder;
 use super::events::{self, RING_BYTES, Rings};
 use super::listing;
 use super::metrics::{self, Families, PassContext, SeriesLabels, limited_fits};
+use super::namespaces;
 use super::skel::types::{
     bss, tcp_caller, tcp_config, tcp_conn, tcp_failure, tcp_failure_key, tcp_listener, tcp_listener_key, tcp_missed,
     tcp_namespace, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key, who,
@@ -248,9 +249,7 @@ impl<'a> Tcp<'a> {
         if self.attachment.plan.since_5_12() {
             return Vec::new();
         }
-        let ours = std::fs::metadata("/proc/self/ns/net").map(|link| link.ino()).ok();
-        let others = self.namespaces().into_iter().filter(|(_, ns)| Some(ns.inum.into()) != ours);
-        others.filter_map(|(_, ns)| audit::enter(&ns)).collect()
+        namespaces::others(self.namespaces().into_iter().map(|(_, ns)| ns))
     }
 
     fn audit_namespaces(&mut self) {
@@ -275,10 +274,12 @@ impl<'a> Tcp<'a> {
         Ok(())
     }
 
-    /// Forgets namespaces in which the last walk found nobody alive.
+    /// Forgets namespaces in which the last walk found nobody alive, unless passes can enter them.
     fn prune_namespaces(&mut self) -> libbpf_rs::Result<()> {
+        let since_5_12 = self.attachment.plan.since_5_12();
         for (id, ns) in self.namespaces() {
-            if !audit::lives(&ns) {
+            let stays = if since_5_12 { namespaces::is_inhabited(&ns) } else { namespaces::is_known(&ns) };
+            if !stays {
                 self.auditor.end(id);
                 self.skel.maps.namespaces.delete(&id.to_ne_bytes())?;
             }
