@@ -313,6 +313,28 @@ mod tests {
     }
 
     #[test]
+    fn an_older_kernel_takes_another_way_with_all_its_programs() {
+        static HOOKS: &[Hook] = &[Hook {
+            name: "sockets",
+            without: None,
+            alternatives: &[
+                Alternative::tp_btf("new", "kfree_skb").since(LINUX_5_12),
+                Alternative::tp_btf("old", "kfree_skb").along("cleaner").lacking("some are not seen"),
+            ],
+        }];
+        let helpers = [(0, LINUX_5_12.helper.to_owned())];
+        let recent = Kernel { enums: [(kernel::HELPERS.to_owned(), helpers.into())].into(), ..kernel(2) };
+        let plan = Plan::new(HOOKS, &recent, false);
+        assert!(plan.since_5_12() && plan.takes("new") && !plan.takes("old") && !plan.takes("cleaner"));
+        let mut plan = Plan::new(HOOKS, &kernel(2), false);
+        assert!(!plan.since_5_12() && plan.takes("old") && plan.takes("cleaner") && !plan.takes("new"));
+        assert_eq!(plan.missing(), "some are not seen (sockets: this kernel is older than Linux 5.12)");
+        // One does not go without the other.
+        assert!(plan.refuse("cleaner", "EINVAL", &kernel(2)));
+        assert!(!plan.takes("old") && plan.check().is_err());
+    }
+
+    #[test]
     fn unrelated_work_is_taxed_only_for_modules_that_were_named() {
         for named in [false, true] {
             let mut plan = Plan::new(HOOKS, &kernel(3), named);

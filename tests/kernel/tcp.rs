@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use ebpf_sidecar::collectors::tcp::Label;
 use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_5_12};
 use ebpf_sidecar::status::Status;
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::{MapCore, MapHandle};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{Signal, kill};
@@ -129,6 +131,31 @@ fn where_nobody_lives_connections_count_when_they_close_if_not_before() {
     let metrics = sidecar.until(all_closed(port, 1));
     assert_eq!(account(&metrics, "client", port), finished(1000, 0, 1));
     assert_eq!(account(&metrics, "server", port), finished(0, 1000, 1));
+}
+
+/// Before 5.12 records are kept in a map, and have to be taken out of it; since then the kernel sees to that.
+#[test]
+fn records_go_with_their_sockets() {
+    const MOST: usize = 10;
+    let sidecar = Sidecar::start(Wish { modules: vec!["tcp"], ..Wish::default() });
+    let listener = listen("127.0.0.1");
+    let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
+    let server = serve(listener, 300, 10, 20);
+    (0..300).for_each(|_| exchange(to, 10, 20));
+    server.join().unwrap();
+    sidecar.until(all_closed(port, 300));
+    let named = MapInfoIter::default().filter(|map| map.name == *"sockets_by_addr");
+    let maps: Vec<_> = named.map(|map| MapHandle::from_map_id(map.id).unwrap()).collect();
+    if Kernel::probe([HELPERS]).is_since(LINUX_5_12) {
+        assert_eq!(maps.len(), 0);
+        return;
+    }
+    let [map] = maps.as_slice() else { panic!("{} maps", maps.len()) };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while map.keys().count() > MOST {
+        assert!(Instant::now() < deadline, "{} records are left", map.keys().count());
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

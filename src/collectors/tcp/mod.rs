@@ -7,6 +7,7 @@
 //! | `bpf_sk_storage_map` | iter | event: when the daemon reads, about 0.4 us for each socket |
 //! | the same, for lists | iter | event: when somebody asks for a list, three times or so over all sockets |
 //! | `task_file` | iter | event: when the daemon looks for owners, about a microsecond for each open file |
+//! | `tcp`, `tcp_destroy_sock` | iter, tp_btf | instead of `bpf_sk_storage_map` before Linux 5.12 |
 //!
 //! Nothing runs when data is sent or received. Without `tcp_retransmit_synack` the SYN-ACKs that were sent again for
 //! connections that never came to be are missing; nothing else is optional.
