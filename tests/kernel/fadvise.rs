@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use ebpf_sidecar::bpf::plan::Plan;
+use ebpf_sidecar::bpf::plan::{Plan, Terms};
 use ebpf_sidecar::collectors::fadvise::SPEC;
 use ebpf_sidecar::collectors::{Config, btf_names};
 use ebpf_sidecar::engine::Budget;
@@ -56,7 +56,7 @@ fn start(host: fn(&mut Kernel)) -> Sidecar {
 /// Takes evicted pages for read back within so many seconds, and looks after them ten times a second.
 fn start_with_window(seconds: u64) -> Sidecar {
     let mut config = Config::default();
-    config.fadvise.read_back_window = Duration::from_secs(seconds);
+    config.fadvise.own.read_back_window = Duration::from_secs(seconds);
     Sidecar::start(Wish { modules: vec!["fadvise"], config, interval: Duration::from_millis(100), ..Wish::default() })
 }
 
@@ -144,10 +144,10 @@ fn every_call_counts_by_advice_and_error() {
 fn the_tracepoint_is_for_operators_who_named_the_module() {
     let mut host = Kernel::probe(btf_names());
     (host.fentry, host.kprobes) = (Some(false), Some(false));
-    let unnamed = Plan::new(SPEC.hooks, &host, false);
+    let unnamed = Plan::new(SPEC.hooks, &host, Terms::default());
     let missing = unnamed.check().expect_err("it is declined");
     assert!(missing.declined && missing.reason.contains("40 ns of every system call"), "{missing}");
-    let named = Plan::new(SPEC.hooks, &host, true);
+    let named = Plan::new(SPEC.hooks, &host, Terms { named: true, only: None });
     assert_eq!(named.check(), Ok(()));
     assert_eq!(named.reports()[0].tax, "about 40 ns of every system call of the machine");
 }

@@ -28,7 +28,7 @@ const PAGES: u64 = (SIZE / PAGE) as u64;
 
 fn wish(lookups: bool) -> Wish {
     let mut config = Config::default();
-    config.page_cache.lookups = lookups;
+    config.page_cache.own.lookups = lookups;
     Wish { modules: vec!["page-cache"], config, ..Wish::default() }
 }
 

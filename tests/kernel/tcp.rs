@@ -599,7 +599,7 @@ fn labels_can_be_asked_for() {
 
 fn labels_of_three_connections() {
     let mut wish = Wish::default();
-    wish.config.tcp.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
+    wish.config.tcp.own.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let port = port_of(&listener).to_string();
