@@ -257,7 +257,7 @@ pub fn btf_name(way: &Alternative) -> String {
 }
 
 /// Why this kernel does not offer a way, as far as can be known without trying.
-fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
+pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     let target = way.target;
     if kernel.btf == Some(false) {
         return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
