@@ -12,7 +12,7 @@ use ebpf_sidecar::status::Status;
 
 use crate::disk::{Disk, undisturbed};
 use crate::fixture::{Network, Sidecar, Wish, seen};
-use crate::ways::{Forced, Way, config, forced, pretend, take_away, tell};
+use crate::ways::{Forced, Way, config, forced, pretend, programs, take_away, tell};
 use crate::{drops, fadvise, page_cache, reclaim, retransmit, tcp};
 
 /// Holds a module to what did not come from us. It starts the module itself, once, when it is ready.
@@ -94,6 +94,10 @@ impl Matrix<'_> {
             let sidecar = self.start(kernel, setting, vec![self.spec.name]);
             let report = sidecar.module(self.spec.name);
             assert_eq!(report.hooks, plan.reports(), "{}", report.reason);
+            for program in programs(self.spec) {
+                let loaded = report.programs.iter().any(|report| report.name == program);
+                assert_eq!(loaded, plan.takes(program), "{program}: {}", report.reason);
+            }
             assert!(report.reason.contains(&plan.missing()), "{}: {}", report.reason, plan.missing());
             sidecar
         };

@@ -33,6 +33,11 @@ pub struct Forced {
     pub ways: Vec<Way>,
 }
 
+/// The programs of all ways.
+pub fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> + use<> {
+    spec.hooks.iter().flat_map(|hook| hook.alternatives).map(|how| how.program)
+}
+
 /// Every way of every hook, each once.
 pub fn forced(spec: &'static Spec, kernel: &Kernel) -> Vec<Forced> {
     // Iterators have no other way.
