@@ -21,6 +21,7 @@ use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{ConnectionsError, Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
+use ebpf_sidecar::status::ModuleReport;
 use ebpf_sidecar::target::{self, Target};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
@@ -48,6 +49,8 @@ pub struct Wish {
     pub idle_ttl: Duration,
     pub interval: Duration,
     pub budget: Budget,
+    /// What is known of the host, if that is not to be found out.
+    pub kernel: Option<Kernel>,
     /// Takes from what this host offers.
     pub host: fn(&mut Kernel),
 }
@@ -69,6 +72,7 @@ impl Default for Wish {
             interval: Duration::from_secs(10),
             // Storms are what tests make.
             budget: Budget { percent: 0.0, window: Duration::from_secs(60) },
+            kernel: None,
             host: |_| (),
         }
     }
@@ -80,7 +84,7 @@ impl Sidecar {
         let events = Events::default();
         let offered = events.clone();
         let spawned = Sampler::spawn::<StartError, _>(pace, move |serve| {
-            let mut kernel = Kernel::probe(ebpf_sidecar::app::btf_names());
+            let mut kernel = wish.kernel.unwrap_or_else(|| Kernel::probe(ebpf_sidecar::app::btf_names()));
             (wish.host)(&mut kernel);
             let limits = Limits { max_series: wish.max_series, idle_ttl: wish.idle_ttl };
             let (shared, events) = (Shared::default(), offered);
@@ -108,6 +112,17 @@ impl Sidecar {
     pub fn snapshot(&self) -> Metrics {
         let sampler = self.sampler.as_ref().expect("it is running");
         Metrics(self.runtime.block_on(sampler.snapshot()).expect("a snapshot"))
+    }
+
+    /// How a module fares.
+    pub fn module(&self, name: &str) -> ModuleReport {
+        let snapshot = self.snapshot().0;
+        snapshot.modules.iter().find(|module| module.name == name).expect("every module is reported").clone()
+    }
+
+    /// Whether a module uses a hook.
+    pub fn has(&self, module: &str, hook: &str) -> bool {
+        self.module(module).hooks.iter().any(|report| report.name == hook && report.kind.is_some())
     }
 
     /// Lists live connections.

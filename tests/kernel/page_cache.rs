@@ -28,7 +28,7 @@ const PAGES: u64 = (SIZE / PAGE) as u64;
 
 fn wish(lookups: bool) -> Wish {
     let mut config = Config::default();
-    config.page_cache.lookups = lookups;
+    config.page_cache.own.lookups = lookups;
     Wish { modules: vec!["page-cache"], config, ..Wish::default() }
 }
 
@@ -85,7 +85,11 @@ struct Watch {
 
 impl Watch {
     fn new(disk: Disk) -> Watch {
-        let mut watch = Watch { sidecar: Sidecar::start(wish(false)), disk, last: pages(0, 0, 0), balance: 0 };
+        Watch::over(Sidecar::start(wish(false)), disk)
+    }
+
+    fn over(sidecar: Sidecar, disk: Disk) -> Watch {
+        let mut watch = Watch { sidecar, disk, last: pages(0, 0, 0), balance: 0 };
         watch.last = watch.total();
         watch
     }
@@ -119,6 +123,42 @@ impl Watch {
 fn write_rest(file: &File) {
     file.write_all_at(&vec![1; MIB - PAGE], PAGE as u64).unwrap();
     (1..SIZE / MIB).for_each(|at| file.write_all_at(&vec![1; MIB], (at * MIB) as u64).unwrap());
+}
+
+/// On a small file whatever the module counts, as far as there are hooks for it.
+pub fn what_is_seen_is_exact(sidecar: Sidecar) {
+    let seen = |hook, count| if sidecar.has("page-cache", hook) { count } else { 0 };
+    let [dirtied, missed, asked] = ["writeback_dirty_folio", "page_cache_sync_ra", "mm_filemap_get_pages"];
+    let [dirtied, missed, asked] = [seen(dirtied, PAGES - 1), seen(missed, 1), seen(asked, 1)];
+    let named = Named::new();
+    let mut watch = Watch::over(sidecar, Disk::new("ext4"));
+    let file = open(&watch.disk.path("file"));
+    file.write_all_at(&[1; PAGE], 0).unwrap();
+    watch.step();
+    watch.balance = 1;
+    write_rest(&file);
+    assert_eq!(watch.step_of(&file), pages(PAGES - 1, 0, dirtied), "written");
+    file.sync_all().unwrap();
+    watch.step();
+    watch.balance = PAGES as i64;
+    advise(&file, POSIX_FADV_DONTNEED);
+    assert_eq!(watch.step_of(&file), pages(0, PAGES, 0), "dropped");
+    advise(&file, POSIX_FADV_RANDOM);
+    let order = scattered(200);
+    let sum = |watch: &Watch, family| watch.sidecar.snapshot().sum(family, &named.labels());
+    let before = [MISSES, LOOKUPS].map(|family| sum(&watch, family));
+    read_scattered(&file, &order);
+    assert_eq!(watch.step_of(&file), pages(distinct(&order), 0, 0), "read");
+    let gain = [sum(&watch, MISSES) - before[0], sum(&watch, LOOKUPS) - before[1]];
+    assert_eq!(gain, [missed * distinct(&order), asked * order.len() as u64], "waited for, asked for");
+    let families = [(DIRTIED, dirtied), (MISSES, missed), (LOOKUPS, asked)];
+    for (family, known) in families {
+        assert_eq!(
+            watch.sidecar.snapshot().count(family, &[]) > 0,
+            known > 0,
+            "{family}: what is not known is left out"
+        );
+    }
 }
 
 fn read_all(file: &File, step: usize) {

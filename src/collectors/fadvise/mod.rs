@@ -49,6 +49,7 @@ pub const SPEC: Spec = Spec {
     name: "fadvise",
     summary: "posix_fadvise calls by process and advice, and the pages that DONTNEED evicts from the page cache",
     hooks: HOOKS,
+    asked: |config| &config.fadvise.hook,
     enums: &[],
     needs: None,
     rank: 30,
