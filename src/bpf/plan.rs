@@ -110,8 +110,18 @@ pub fn kinds(hooks: &[Hook]) -> Vec<&'static str> {
 pub struct Plan {
     choices: Vec<Choice>,
     terms: Terms,
+    refusals: Vec<Refusal>,
     /// Of classic tracepoints.
     numbers: BTreeMap<String, u32>,
+}
+
+/// A program that the kernel did not take, although it offers what the program was to hang on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// By its name in the BPF object.
+    pub program: &'static str,
+    /// In the kernel's words, those of its verifier if it was that.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone)]
@@ -149,7 +159,7 @@ impl Plan {
             choice.take_from(0, kernel, &terms);
             choice
         });
-        Plan { choices: choices.collect(), terms, numbers: kernel.numbers.clone() }
+        Plan { choices: choices.collect(), terms, refusals: Vec::new(), numbers: kernel.numbers.clone() }
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -159,12 +169,19 @@ impl Plan {
             if let Some(index) = choice.taken
                 && choice.hook.alternatives[index].program == program
             {
-                choice.reasons.push(format!("{}: {reason}", choice.hook.alternatives[index].kind.as_str()));
+                let Alternative { kind, program, .. } = choice.hook.alternatives[index];
+                self.refusals.push(Refusal { program, reason: reason.to_owned() });
+                choice.reasons.push(format!("{}: {reason}", kind.as_str()));
                 choice.take_from(index + 1, kernel, &self.terms);
                 return true;
             }
         }
         false
+    }
+
+    /// What the kernel refused, whether or not something else does as well.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
     }
 
     /// Whether this program is to be loaded.
@@ -372,6 +389,7 @@ mod tests {
         let mut plan = Plan::new(HOOKS, &kernel(3), only("fentry"));
         assert!(plan.takes("at_exit"));
         assert!(plan.refuse("at_exit", "EPERM", &kernel(3)));
+        assert_eq!(plan.refusals(), [Refusal { program: "at_exit", reason: "EPERM".to_owned() }]);
         assert!(!plan.takes("at_syscall"));
         assert_eq!(plan.missing(), "calls are not seen (fadvise: collector.m.hook is fentry, fexit: EPERM)");
         let bare = Kernel { tracefs: Some(false), ..kernel(3) };

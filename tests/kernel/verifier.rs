@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use ebpf_sidecar::app::btf_names;
-use ebpf_sidecar::collectors::{self, Collector, Config, Limits, Objects, Setup, Shared, Spec, tcp::Label};
+use ebpf_sidecar::collectors::{self, Config, Limits, Objects, Setup, Shared, Spec, tcp::Label};
 use ebpf_sidecar::events::Events;
 use ebpf_sidecar::identity::Identity;
 use ebpf_sidecar::kernel::Kernel;
@@ -88,23 +88,10 @@ fn measure(spec: &Spec, kernel: &Kernel, config: &Config, target: &Filters, effo
     let objects = Objects::new();
     let collector = (spec.start)(&setup, &objects)
         .unwrap_or_else(|error| panic!("{} does not start on Linux {}: {error}", spec.name, kernel.release));
-    for program in programs(spec) {
-        let taken = collector.attachment().plan.takes(program);
-        assert_eq!(
-            taken,
-            plan.takes(program),
-            "{program} on Linux {}: {}",
-            kernel.release,
-            why_not(collector.as_ref())
-        );
-    }
+    let taken = &collector.attachment().plan;
+    let alike = programs(spec).all(|program| taken.takes(program) == plan.takes(program));
+    assert!(alike && taken.refusals().is_empty(), "Linux {} refuses {:#?}", kernel.release, taken.refusals());
     efforts_of(collector.object(), efforts);
-}
-
-/// The words of the verifier, if a program was refused.
-fn why_not(collector: &dyn Collector) -> String {
-    let hooks = collector.attachment().plan.reports();
-    hooks.into_iter().map(|hook| hook.reason).chain([collector.missing()]).collect::<Vec<_>>().join(" ")
 }
 
 /// The programs that are no module's.
