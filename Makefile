@@ -65,7 +65,7 @@ lint: deps ## check formatting, lints and documentation
 	cargo clippy --quiet --test kernel -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	clang-format --dry-run -Werror $(BPF_SOURCES)
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## measure what it costs

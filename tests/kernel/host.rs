@@ -102,7 +102,8 @@ fn two_capabilities_are_enough() {
         drain(&stream);
         server.join().unwrap();
         let port = to.port().to_string();
-        let sent = sidecar.until(|metrics| metrics.sum("sidecar_connections_closed_total", &[("dst_port", &port)]) == 2);
+        let sent =
+            sidecar.until(|metrics| metrics.sum("sidecar_connections_closed_total", &[("dst_port", &port)]) == 2);
         for (family, role) in [("sent", "client"), ("received", "server")] {
             let family = format!("sidecar_connection_bytes_{family}_total");
             assert_eq!(sent.sum(&family, &[("dst_port", &port), ("role", role)]), SENT as u64);
