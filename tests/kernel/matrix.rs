@@ -129,6 +129,7 @@ impl Matrix<'_> {
         assert!(self.plan(&believed, setting).takes(way.how.program));
         caught(|| {
             let report = self.start(&believed, setting, vec![self.spec.name, ANOTHER]).module(self.spec.name);
+            assert_ne!(report.status, Status::Failed, "{}", report.reason);
             assert!(!report.programs.iter().any(|program| program.name == way.how.program), "it is to be had");
         })
     }

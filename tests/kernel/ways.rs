@@ -7,8 +7,8 @@ use ebpf_sidecar::collectors::{AUTO, Config, Spec};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::status::HookKind;
 
-/// More arguments than any tracepoint has, and no tracepoint's number.
-const ANY: u32 = 1 << 20;
+/// No tracepoint has this number.
+const NOBODYS: u32 = 1 << 20;
 
 /// One way to hang on a hook.
 #[derive(Clone, Copy)]
@@ -75,8 +75,8 @@ pub fn take_away(kernel: &mut Kernel, way: &Alternative) {
 
 /// Makes of a host one that is believed to offer a way.
 pub fn pretend(kernel: &mut Kernel, way: &Alternative) {
-    kernel.names.insert(btf_name(way), ANY as usize);
-    kernel.numbers.entry(way.target.to_owned()).or_insert(ANY);
+    kernel.names.insert(btf_name(way), way.arguments);
+    kernel.numbers.entry(way.target.to_owned()).or_insert(NOBODYS);
     (kernel.fentry, kernel.kprobes, kernel.tracefs) = (None, None, None);
 }
 
