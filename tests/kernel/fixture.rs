@@ -39,6 +39,9 @@ pub struct Sidecar {
     left_out: AtomicU64,
 }
 
+/// What the kernel counts itself (`bpf_prog_info.recursion_misses`), by module and program.
+pub const MISSED_RUNS: &str = "sidecar_bpf_missed_runs_total";
+
 /// [`Sidecar::left_out`] of all that there were.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
@@ -113,7 +116,7 @@ impl Sidecar {
     pub fn snapshot(&self) -> Metrics {
         let sampler = self.sampler.as_ref().expect("it is running");
         let metrics = Metrics(self.runtime.block_on(sampler.snapshot()).expect("a snapshot"));
-        let left_out = metrics.sum("sidecar_bpf_missed_runs_total", &[]);
+        let left_out = metrics.sum(MISSED_RUNS, &[]);
         let before = self.left_out.swap(left_out, Ordering::Relaxed);
         LEFT_OUT.fetch_add(left_out.saturating_sub(before), Ordering::Relaxed);
         metrics
