@@ -1,5 +1,5 @@
 //! Every CPU at work at once for the same series: no count is lost among them, however many there are, and however many more
-//! the machine may get. `VM_CPUS=16 make test-vm FILTER=cpus::`, and `VM_CPUS=2,maxcpus=8`.
+//! the machine may get. `make test-vm VM="16-cpus cpus-offline"`.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
