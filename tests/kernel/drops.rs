@@ -19,7 +19,7 @@ use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, 
 
 const DROPS: &str = "sidecar_drops_total";
 
-fn start() -> Sidecar {
+pub fn start() -> Sidecar {
     start_as(Wish { modules: vec!["drops"], ..Wish::default() })
 }
 
@@ -41,7 +41,7 @@ fn status(metrics: &Metrics) -> Status {
 /// Where the kernel tells no reasons or functions, which the module says, drops of all kinds are in one series: then ours
 /// are no fewer.
 #[track_caller]
-fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
+pub fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
     let mut found = Vec::new();
     let wanted = labels.len();
     let labels = &told(&sidecar.snapshot(), labels);
@@ -424,9 +424,7 @@ fn fragments_that_wait_in_vain_are_dropped() {
 /// What older kernels leave out of the tracepoint is left out here, and the module says so.
 #[test]
 fn the_programs_for_older_kernels_do_without() {
-    let network = Network::new();
-    network.filter(&network.b, &["meta l4proto 251 counter drop"]);
-    warm(&network);
+    let network = dropping();
     let given = Kernel::probe([tracepoint("kfree_skb")]).tracepoint_arguments("kfree_skb");
     for (arguments, host, reason) in [
         (3, of_6_10 as fn(&mut Kernel), ("reason", "netfilter_drop")),
@@ -436,14 +434,39 @@ fn the_programs_for_older_kernels_do_without() {
             continue; // this kernel is older itself
         }
         let sidecar = start_as(Wish { modules: vec!["drops"], host, ..Wish::default() });
-        let labels = [reason, ("protocol", "ipv4:251")];
-        let kernel = || network.filtered(&network.b)[0];
-        agree(&sidecar, &labels, 50, kernel, || send_raw(&network, B4, 251, 50, b"experiment"));
+        dropped_by_nft(&sidecar, &network, &[reason, PROTOCOL]);
         let metrics = sidecar.snapshot();
         assert_eq!(status(&metrics), Status::Degraded, "{arguments} arguments");
-        let found = with_label(&metrics, ("protocol", "ipv4:251"));
+        let found = with_label(&metrics, PROTOCOL);
         assert_eq!(found[0].iter().any(|(name, _)| *name == "reason"), arguments == 3, "{found:?}");
     }
+}
+
+/// One that nobody else uses: it is for experiments.
+pub const PROTOCOL: (&str, &str) = ("protocol", "ipv4:251");
+
+/// A network that drops all of it.
+pub fn dropping() -> Network {
+    let network = Network::new();
+    network.filter(&network.b, &["meta l4proto 251 counter drop"]);
+    warm(&network);
+    network
+}
+
+/// What nft has dropped there has these labels.
+#[track_caller]
+pub fn dropped_by_nft(sidecar: &Sidecar, network: &Network, labels: &[(&str, &str)]) {
+    let kernel = || network.filtered(&network.b)[0];
+    agree(sidecar, labels, 50, kernel, || send_raw(network, B4, 251, 50, b"experiment"));
+}
+
+/// With the reason, if there is a hook that tells it.
+pub fn what_is_seen_is_exact(sidecar: &Sidecar, network: &Network) {
+    let reasons = !sidecar.module("drops").reason.contains("drop reasons are not known");
+    let labels = [PROTOCOL, ("reason", "netfilter_drop")];
+    dropped_by_nft(sidecar, network, if reasons { &labels } else { &labels[..1] });
+    let found = with_label(&sidecar.snapshot(), PROTOCOL);
+    assert!(found.iter().all(|labels| labels.iter().any(|(name, _)| *name == "reason") == reasons), "{found:?}");
 }
 
 fn of_6_10(kernel: &mut Kernel) {

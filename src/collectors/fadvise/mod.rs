@@ -50,6 +50,7 @@ pub const SPEC: Spec = Spec {
     name: "fadvise",
     summary: "posix_fadvise calls by process and advice, and the pages that DONTNEED evicts from the page cache",
     hooks: HOOKS,
+    asked: |config| &config.fadvise.hook,
     enums: &[],
     needs: None,
     rank: 30,
@@ -80,7 +81,7 @@ const HOOKS: &[Hook] = &[
         without: Some("what is read back after DONTNEED is not known"),
         alternatives: &[
             Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_5_12),
-            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").lacking(
+            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").before(LINUX_5_12).lacking(
                 "of neighbouring pages that two CPUs read back at the same moment some may count twice, or never",
             ),
         ],

@@ -72,8 +72,7 @@ struct PageCache<'a> {
 
 /// Loads and attaches. What is in the page cache by then was added before, and is not counted.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let hooks = super::HOOKS.iter().filter(|hook| setup.config.wants(hook));
-    let mut plan = Plan::new(hooks, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let page_cache = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = PageCacheSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
@@ -89,7 +88,6 @@ fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> 
     let page_size = sysconf(SysconfVar::PAGE_SIZE).map_err(std::io::Error::from)?.expect("pages have a size");
     let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
     rodata.page_shift = page_size.ilog2();
-    (rodata.sys_read, rodata.sys_pread64) = (libc::SYS_read as i32, libc::SYS_pread64 as i32);
     let object = open.open_object_mut();
     object::autoload(object, plan)?;
     setup.target.lend(object)?;

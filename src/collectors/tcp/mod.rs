@@ -57,6 +57,7 @@ pub const SPEC: Spec = Spec {
     name: "tcp",
     summary: "TCP connections: bytes, segments, retransmissions, round trips, failures, by process and peer",
     hooks: HOOKS,
+    asked: |config| &config.tcp.hook,
     enums: &[],
     needs: None,
     rank: 60,
@@ -84,7 +85,10 @@ const HOOKS: &[Hook] = &[
         without: None,
         alternatives: &[
             Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_5_12),
-            Alternative::new(HookKind::Iter, "tcp_pass_old", "tcp").along("tcp_gone").lacking(ELSEWHERE),
+            Alternative::new(HookKind::Iter, "tcp_pass_old", "tcp")
+                .before(LINUX_5_12)
+                .along("tcp_gone")
+                .lacking(ELSEWHERE),
         ],
     },
     Hook {
@@ -92,7 +96,7 @@ const HOOKS: &[Hook] = &[
         without: Some("live connections cannot be listed"),
         alternatives: &[
             Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_5_12),
-            Alternative::new(HookKind::Iter, "tcp_list_old", "tcp"),
+            Alternative::new(HookKind::Iter, "tcp_list_old", "tcp").before(LINUX_5_12),
         ],
     },
     Hook {
@@ -100,7 +104,7 @@ const HOOKS: &[Hook] = &[
         without: Some("connections older than the daemon are not seen, and accepted ones belong to their listener"),
         alternatives: &[
             Alternative::new(HookKind::Iter, "tcp_walk", "task_file").since(LINUX_5_12),
-            Alternative::new(HookKind::Iter, "tcp_walk_old", "task_file"),
+            Alternative::new(HookKind::Iter, "tcp_walk_old", "task_file").before(LINUX_5_12),
         ],
     },
 ];
