@@ -1,4 +1,5 @@
-FROM rust:1.95-bookworm AS build
+# Built on this machine for whatever machine is asked for (docker buildx build --platform linux/arm64 ...).
+FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 WORKDIR /src
 # In layers that change from seldom to often: packages, the crates we use, our own code.
 COPY scripts scripts
@@ -6,7 +7,10 @@ RUN scripts/need build dist && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src && touch src/lib.rs && cargo fetch --locked
 COPY . .
-RUN make dist
+# Docker calls machines as Debian does, but for armhf, which is arm. Nothing is said where nothing else is asked for.
+ARG TARGETARCH
+RUN machine=$(awk -v docker="$TARGETARCH" '$4 == docker || $4 == docker "hf" { print $1 }' scripts/machines) && \
+    make dist ${machine:+MACHINE=$machine}
 
 FROM scratch
 COPY --from=build /src/dist/ebpf-sidecar-* /ebpf-sidecar

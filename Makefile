@@ -5,11 +5,12 @@ export CARGO_TARGET_DIR := target
 
 HOST := $(shell uname -r)
 TIERS := unit kernel e2e vm
-KERNELS :=
+VM :=
 FILTER :=
 SCRIPTS = $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
-STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
+MACHINE := $(shell uname -m)
+MACHINES := $(shell grep -v '^\#' scripts/machines | cut -d ' ' -f 1)
 
 .PHONY: help
 help: ## list the verbs
@@ -32,7 +33,7 @@ run: build ## build, and run the daemon as root
 .PHONY: test
 test: ## run everything that proves it works, on this kernel and on one in a virtual machine
 	@rm -rf target/tiers
-	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier KERNELS="$(or $(KERNELS),6.1)"; done; \
+	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier VM="$(or $(VM),smoke)"; done; \
 		tests/table $(TIERS)
 
 .PHONY: test-unit
@@ -48,8 +49,12 @@ test-e2e: build ## run the tests of the release binary, as root, from outside
 	tests/tier e2e $(HOST) tests/e2e/run.sh
 
 .PHONY: test-vm
-test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."; FILTER as there
-	FILTER=$(FILTER) tests/vm/run $(KERNELS)
+test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/machines, or VM="6.1 ..."; FILTER as there
+	FILTER=$(FILTER) tests/vm/run $(VM)
+
+.PHONY: test-cross
+test-cross: deps ## run tests that need no root for all of scripts/machines, emulated; or for MACHINES="aarch64 ..."
+	@status=0; for machine in $(MACHINES); do tests/tier cross $$machine tests/cross $$machine || status=1; done; exit $$status
 
 # The kernel tests are named apart because plain cargo commands leave them out.
 .PHONY: lint
@@ -60,7 +65,7 @@ lint: deps ## check formatting, lints and documentation
 	cargo clippy --quiet --test kernel -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	clang-format --dry-run -Werror $(BPF_SOURCES)
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## measure what it costs
@@ -70,13 +75,13 @@ bench: build ## measure what it costs
 image: ## build the container image ebpf-sidecar
 	docker build -t ebpf-sidecar .
 
-# A dynamic loader and the C library are in it too. An explicit target keeps these flags from build scripts.
 .PHONY: dist
-dist: deps ## build a binary that needs no libraries, dist/ebpf-sidecar-<machine>
-	@scripts/need dist
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --features vendored --target $(STATIC_TARGET)
-	install -D target/$(STATIC_TARGET)/release/ebpf-sidecar dist/ebpf-sidecar-$$(uname -m)
-	cd dist && sha256sum ebpf-sidecar-* >SHA256SUMS
+dist: deps ## build a binary that needs no libraries, dist/ebpf-sidecar-<machine>; for others with MACHINE="aarch64 ..."
+	scripts/dist $(MACHINE)
+
+.PHONY: dist-all
+dist-all: deps ## build it for all of scripts/machines
+	scripts/dist $(MACHINES)
 
 .PHONY: clean
 clean: ## remove what was built and downloaded

@@ -42,14 +42,14 @@ static __always_inline bool args_ia32(struct fadvise_args *args, struct pt_regs_
 }
 
 /* Whether the current task, which is no thread of the kernel, is in a call, and with what arguments. */
-static __always_inline bool args_of_current(struct fadvise_args *args, int number)
+static __always_inline bool args_of_current(struct fadvise_args *args)
 {
 	struct native_call call = {};
 
 	if (!native_call(&call))
 		return bpf_core_field_exists(struct pt_regs___x86, orig_ax) &&
 		       args_ia32(args, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
-	if (call.number != number)
+	if (!is_call(&call, X86_FADVISE64, GENERIC_FADVISE64))
 		return false;
 	args->fd = call.args[0];
 	args->offset = call.args[1];
@@ -63,7 +63,9 @@ static __always_inline int returned(void *regs)
 {
 	if (bpf_core_field_exists(struct pt_regs___x86, ax))
 		return BPF_CORE_READ((struct pt_regs___x86 *)regs, ax);
-	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, regs[0]);
+	if (bpf_core_field_exists(struct pt_regs___aarch64, regs))
+		return BPF_CORE_READ((struct pt_regs___aarch64 *)regs, regs[0]);
+	return BPF_CORE_READ((struct pt_regs___riscv64 *)regs, a0);
 }
 
 #endif

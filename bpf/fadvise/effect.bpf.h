@@ -31,7 +31,7 @@ static __always_inline bool in_dontneed(void)
 
 	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_MEMALLOC))
 		return false;
-	return args_of_current(&args, config.system_call) && args.advice == FADVISE_DONTNEED;
+	return args_of_current(&args) && args.advice == FADVISE_DONTNEED;
 }
 
 /* Another CPU may have evicted since `now`. */
@@ -39,7 +39,7 @@ static __always_inline bool is_recent(const struct fadvise_block *block, __u64 n
 {
 	__u64 evicted_ns = *(volatile __u64 *)&block->evicted_ns;
 
-	return evicted_ns >= now || now - evicted_ns <= config.window_ns;
+	return evicted_ns >= now || now - evicted_ns <= window_ns;
 }
 
 /* Folios are aligned to their size: they lie in one block, or fill several. */
@@ -109,7 +109,7 @@ static __always_inline void evict(struct folio *folio)
 	if (!effect)
 		return;
 	add(&effect->evicted, pages);
-	if (config.window_ns)
+	if (window_ns)
 		remember(folio, pages, slot, now);
 }
 

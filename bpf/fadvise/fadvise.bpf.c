@@ -86,7 +86,7 @@ int fadvise_return(void *regs)
 	__u64 begin = cost_begin(&fadvise_return_cost);
 	struct fadvise_args args = {};
 
-	if (args_of_current(&args, config.system_call))
+	if (args_of_current(&args))
 		called(&args, returned(regs));
 	cost_end(&fadvise_return_cost, begin);
 	return 0;
@@ -98,7 +98,7 @@ int fadvise_syscall(struct trace_event_raw_sys_exit *ctx)
 	__u64 begin = cost_begin(&fadvise_syscall_cost);
 	struct fadvise_args args = {};
 
-	if (args_of_current(&args, config.system_call))
+	if (args_of_current(&args))
 		called(&args, ctx->ret);
 	cost_end(&fadvise_syscall_cost, begin);
 	return 0;

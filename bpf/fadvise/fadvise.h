@@ -67,13 +67,6 @@ struct fadvise_block {
 	__u32 pad;
 };
 
-/* What the daemon tells the programs before they are loaded. */
-struct fadvise_config {
-	__u64 window_ns;   /* evicted pages are remembered for so long; 0: not at all */
-	__u32 system_call; /* its number */
-	__u32 pad;
-};
-
 _Static_assert(sizeof(struct fadvise_call_key) == 40, "fadvise_call_key");
 _Static_assert(sizeof(struct fadvise_failure_key) == 40, "fadvise_failure_key");
 _Static_assert(sizeof(struct fadvise_block_key) == 24, "fadvise_block_key");

@@ -8,7 +8,8 @@
 #include "slots.bpf.h"
 #include <bpf/bpf_helpers.h>
 
-const volatile struct fadvise_config config = {};
+/* Evicted pages are remembered for so long; 0: not at all. Set by userspace before loading. */
+const volatile __u64 window_ns;
 
 SLOT_TABLE(calls, struct fadvise_call_key, struct fadvise_call);
 SLOT_TABLE(failures, struct fadvise_failure_key, struct fadvise_failure);

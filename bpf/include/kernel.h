@@ -116,6 +116,10 @@ enum {
 	PSR_MODE32_BIT = 0x00000010,
 };
 
+/* Field of pt_regs.status that says how wide the registers of the process are, arch/riscv/include/asm/csr.h */
+#define SR_UXL 0x300000000ULL
+#define SR_UXL_32 0x100000000ULL
+
 /* cgroup_subsys_state.flags, include/linux/cgroup-defs.h */
 enum { CSS_ONLINE = 1 << 1 };
 
@@ -440,11 +444,15 @@ struct pt_regs___x86 {
 	unsigned long bp, bx, r10, ax, cx, dx, si, di, orig_ax;
 };
 
-struct pt_regs___arm64 {
+struct pt_regs___aarch64 {
 	__u64 regs[31];
 	__u64 pstate;
 	__u64 orig_x0;
 	int syscallno;
+};
+
+struct pt_regs___riscv64 {
+	unsigned long a0, a1, a2, a3, a7, status, orig_a0;
 };
 
 struct trace_event_raw_sys_exit {

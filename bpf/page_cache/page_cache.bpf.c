@@ -14,9 +14,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-/* Of the kernel's pages, and numbers of system calls. Set by userspace before loading. */
+/* Of the kernel's pages. Set by userspace before loading. */
 const volatile __u32 page_shift;
-const volatile int sys_read, sys_pread64;
 
 SLOT_TABLE_PERCPU(pages, struct page_cache_pages_key, struct page_cache_pages, struct page_cache_pages_counts);
 SLOT_TABLE_PERCPU(cgroups, __u64, struct page_cache_cgroup, struct page_cache_cgroup_counts);
@@ -282,9 +281,9 @@ static __always_inline __u64 first_page(__u64 index, __u64 last)
 
 	if (bpf_get_current_task_btf()->flags & (PF_KTHREAD | PF_IO_WORKER) || !native_call(&call))
 		return index;
-	if (call.number == sys_pread64) {
+	if (is_call(&call, X86_PREAD64, GENERIC_PREAD64)) {
 		from = call.args[3];
-	} else if (call.number == sys_read) {
+	} else if (is_call(&call, X86_READ, GENERIC_READ)) {
 		file = file_of(call.args[0]);
 		from = BPF_CORE_READ(file, f_pos);
 	} else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Lockdown};
 use crate::status::{HookKind, HookReport};
 
 /// One thing to listen to, with the ways to do it: the first that this kernel offers is taken.
@@ -281,6 +281,9 @@ pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     }
     if let Some(error) = &kernel.btf_error {
         return Some(format!("the kernel's BTF cannot be read: {error}"));
+    }
+    if kernel.lockdown == Some(Lockdown::Confidentiality) {
+        return Some("the kernel is locked down (confidentiality): no program may read its memory".to_owned());
     }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),

@@ -4,10 +4,11 @@ use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use libbpf_rs::{Link, ProgramMut};
+use libc::c_ulong;
 
 /// include/uapi/linux/perf_event.h
 const PERF_TYPE_TRACEPOINT: u32 = 2;
-const PERF_FLAG_FD_CLOEXEC: u64 = 1 << 3;
+const PERF_FLAG_FD_CLOEXEC: c_ulong = 1 << 3;
 
 /// The first version of `struct perf_event_attr`.
 #[repr(C)]

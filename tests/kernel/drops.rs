@@ -19,7 +19,7 @@ use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, 
 
 const DROPS: &str = "sidecar_drops_total";
 
-fn start() -> Sidecar {
+pub fn start() -> Sidecar {
     start_as(Wish { modules: vec!["drops"], ..Wish::default() })
 }
 
@@ -38,7 +38,7 @@ fn status(metrics: &Metrics) -> Status {
 /// Does something that makes the kernel count at least `least` drops, and holds ours to them. The tracepoint tells no
 /// namespace, so that other drops of the machine with the same labels may fall between: then it is done once more.
 #[track_caller]
-fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
+pub fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
     let mut found = Vec::new();
     for _ in 0..5 {
         let before = (kernel(), sidecar.snapshot().sum(DROPS, labels));

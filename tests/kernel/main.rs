@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod connections;
+mod cpus;
 mod disk;
 mod drops;
 mod events;

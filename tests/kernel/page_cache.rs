@@ -12,7 +12,7 @@ use ebpf_sidecar::collectors::Config;
 use nix::libc::{POSIX_FADV_DONTNEED, POSIX_FADV_NORMAL, POSIX_FADV_RANDOM};
 
 use crate::disk::{Disk, Mapped, PAGE, advise, open, read_directly, undisturbed};
-use crate::fixture::{Metrics, Sidecar, Wish, run};
+use crate::fixture::{Metrics, Named, Sidecar, Wish, run, seen};
 
 const ADDED: &str = "sidecar_page_cache_added_pages_total";
 const EVICTED: &str = "sidecar_page_cache_evicted_pages_total";
@@ -30,37 +30,6 @@ fn wish(lookups: bool) -> Wish {
     let mut config = Config::default();
     config.page_cache.own.lookups = lookups;
     Wish { modules: vec!["page-cache"], config, ..Wish::default() }
-}
-
-/// Gives this process a name that no other has, for as long as this lives.
-struct Named {
-    name: String,
-    before: String,
-}
-
-impl Named {
-    fn new() -> Named {
-        let pid = std::process::id();
-        let before = fs::read_to_string(leader()).unwrap();
-        let named = Named { name: format!("reader-{pid}"), before };
-        fs::write(leader(), &named.name).unwrap();
-        named
-    }
-
-    fn labels(&self) -> [(&str, &str); 1] {
-        [("comm", self.name.as_str())]
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        let _ = fs::write(leader(), self.before.trim());
-    }
-}
-
-fn leader() -> String {
-    let pid = std::process::id();
-    format!("/proc/self/task/{pid}/comm")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,18 +248,17 @@ fn lookups_of_cold_files_are_exact_too() {
     file.write_all_at(&vec![1; SIZE], 0).unwrap();
     let sidecar = Sidecar::start(wish(true));
     let lookups = || sidecar.snapshot().sum(LOOKUPS, &named.labels());
-    for read_ahead in [16, 128, 2560, 8192] {
-        disk.read_ahead(read_ahead);
-        for size in [MIB, 3 * PAGE, 100_000] {
-            make_cold(&file);
-            let (before, mut reader, mut buffer) = (lookups(), open(&disk.path("file")), vec![0; size]);
-            let mut wanted = 0;
-            for at in (0..SIZE).step_by(size) {
-                let read = reader.read(&mut buffer).unwrap();
-                wanted += ((at + read).div_ceil(PAGE) - at / PAGE) as u64;
-            }
-            assert_eq!(lookups() - before, wanted, "{size} bytes at a time, {read_ahead} KiB ahead");
+    let in_order = |size: usize, read_ahead| {
+        make_cold(&file);
+        let (before, mut reader, mut buffer) = (lookups(), open(&disk.path("file")), vec![0; size]);
+        let mut wanted = 0;
+        for at in (0..SIZE).step_by(size) {
+            let read = reader.read(&mut buffer).unwrap();
+            wanted += ((at + read).div_ceil(PAGE) - at / PAGE) as u64;
         }
+        assert_eq!(lookups() - before, wanted, "{size} bytes at a time, {read_ahead} KiB ahead");
+    };
+    let four_at_once = |read_ahead| {
         make_cold(&file);
         let before = lookups();
         std::thread::scope(|scope| {
@@ -300,6 +268,11 @@ fn lookups_of_cold_files_are_exact_too() {
             }
         });
         assert_eq!(lookups() - before, 4 * PAGES, "four at once, {read_ahead} KiB ahead");
+    };
+    for read_ahead in [16, 128, 2560, 8192] {
+        disk.read_ahead(read_ahead);
+        [MIB, 3 * PAGE, 100_000].into_iter().for_each(|size| seen(|| in_order(size, read_ahead)));
+        seen(|| four_at_once(read_ahead));
     }
 }
 

@@ -1,10 +1,11 @@
 //! The slots in place: the array of a table, mapped into this process.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapHandle};
 use nix::sys::mman::{MapFlags as MmapFlags, ProtFlags, mmap, munmap};
@@ -25,6 +26,7 @@ impl<V: Slot> Mapping<V> {
     /// Maps the first `slots`.
     pub fn new(array: &MapHandle, slots: usize) -> io::Result<Self> {
         debug_assert_eq!(array.value_size() as usize, size_of::<V>());
+        const { assert!(size_of::<V>().is_multiple_of(size_of::<u64>())) };
         let page = sysconf(SysconfVar::PAGE_SIZE)?.map_or(4096, |size| size as usize);
         let bytes = NonZeroUsize::new((slots * size_of::<V>()).next_multiple_of(page)).expect("at least one slot");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -42,8 +44,16 @@ impl<V: Slot> Mapping<V> {
 
     /// A copy. Programs may be adding to it: every counter is some value that it had during the call.
     pub fn read(&self, slot: usize) -> V {
-        // SAFETY: mapped and aligned (the array's elements are multiples of 8 bytes); any bytes are a `V`.
-        unsafe { self.at(slot).read_volatile() }
+        let mut value = MaybeUninit::<V>::uninit();
+        let (from, to) = (self.at(slot).cast::<u64>(), value.as_mut_ptr().cast::<u64>());
+        // Word by word, as a machine of 32 bits would read halves of two values.
+        for word in 0..size_of::<V>() / size_of::<u64>() {
+            // SAFETY: within the slot, which is mapped and aligned (the array's elements are multiples of 8 bytes), and
+            // within the copy.
+            unsafe { to.add(word).write(AtomicU64::from_ptr(from.add(word).as_ptr()).load(Ordering::Relaxed)) };
+        }
+        // SAFETY: all of its words are there, and any bytes are a `V`.
+        unsafe { value.assume_init() }
     }
 
     /// When it was used, and whether.

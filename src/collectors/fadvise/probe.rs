@@ -9,8 +9,7 @@ use libbpf_rs::{MapCore, MapFlags, Object};
 use super::decode;
 use super::metrics::{self, Families};
 use super::skel::types::{
-    bss, fadvise_block, fadvise_call, fadvise_call_key, fadvise_config, fadvise_effect, fadvise_failure,
-    fadvise_failure_key, who,
+    bss, fadvise_block, fadvise_call, fadvise_call_key, fadvise_effect, fadvise_failure, fadvise_failure_key, who,
 };
 use super::skel::{FadviseSkel, FadviseSkelBuilder, OpenFadviseSkel};
 use crate::bpf::load::{self, LoadError};
@@ -98,11 +97,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenFadviseSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
     let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
-    rodata.config = fadvise_config {
-        window_ns: if sees_reads(plan) { window_ns(setup) } else { 0 },
-        system_call: libc::SYS_fadvise64 as u32,
-        pad: 0,
-    };
+    rodata.window_ns = if sees_reads(plan) { window_ns(setup) } else { 0 };
     let object = open.open_object_mut();
     object::autoload(object, plan);
     setup.target.lend(object)?;

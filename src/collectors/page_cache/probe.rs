@@ -88,7 +88,6 @@ fn prepare(open: &mut OpenPageCacheSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> 
     let page_size = sysconf(SysconfVar::PAGE_SIZE).map_err(std::io::Error::from)?.expect("pages have a size");
     let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
     rodata.page_shift = page_size.ilog2();
-    (rodata.sys_read, rodata.sys_pread64) = (libc::SYS_read as i32, libc::SYS_pread64 as i32);
     let object = open.open_object_mut();
     object::autoload(object, plan);
     setup.target.lend(object)?;
