@@ -175,7 +175,8 @@ fn pages_of_a_cgroup(sidecar: &Sidecar) {
         assert_gains_are_those_of_vmstat(&before, &after);
         let by = ("by", if apart { "memcg" } else { "direct" });
         let [reclaimed, scanned] = [RECLAIMED, SCANNED].map(|family| gained(&before.0, &after.0, family, by));
-        assert!(gone > 0 && reclaimed >= gone && scanned >= reclaimed, "{gone} {reclaimed} {scanned}");
+        // Where memory is short, kswapd takes some of these pages.
+        assert!(gone > 0 && scanned >= reclaimed, "{gone} {reclaimed} {scanned}");
         tries.push((gone, reclaimed, scanned));
         let told = cgroup.v2.then(|| ["pgsteal", "pgscan"].map(|name| cgroup.number("memory.stat", name)));
         drop(process);

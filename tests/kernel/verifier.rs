@@ -27,6 +27,9 @@ const MOST_INSNS: u64 = 1_000_000 / 4;
 /// BPF_LOG_STATS of include/linux/bpf_verifier.h: no more than the last lines, and what is wrong.
 const STATS: u32 = 4;
 
+/// What kernels before 6.4 insist on; no verdict fits into it.
+const SHORTEST_LOG: usize = 128;
+
 /// What a program takes to be verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Effort {
@@ -44,7 +47,14 @@ fn every_program_is_far_from_the_limits() {
     let mut efforts = Efforts::new();
     for spec in collectors::ALL {
         for forced in forced(spec, &kernel) {
-            for (config, target) in variants(&config(spec, forced.setting)) {
+            let config = config(spec, forced.setting);
+            let plan = config.plan(spec, &forced.kernel, true);
+            let known =
+                programs(spec).filter(|program| plan.takes(program)).all(|program| efforts.contains_key(program));
+            if known || plan.check().is_err() {
+                continue;
+            }
+            for (config, target) in variants(&config) {
                 measure(spec, &forced.kernel, &config, &target, &mut efforts);
             }
         }
@@ -82,9 +92,6 @@ fn measure(spec: &Spec, kernel: &Kernel, config: &Config, target: &Filters, effo
     let (events, shared) = (Events::default(), Shared::default());
     let setup = Setup { named: true, kernel, config, limits, identity, target, events, shared };
     let plan = setup.plan(spec);
-    if plan.check().is_err() {
-        return;
-    }
     let objects = Objects::new();
     let collector = (spec.start)(&setup, &objects)
         .unwrap_or_else(|error| panic!("{} does not start on Linux {}: {error}", spec.name, kernel.release));
@@ -215,13 +222,13 @@ fn a_verdict_is_seen_however_short_the_log_was() {
     let skel = open.load().unwrap_or_else(|error| panic!("identity on Linux {}: {error}", kernel.release));
     let program = skel.object().progs().find(|program| program.name() == "identity_began").expect("it has this one");
     let mut broken = Verified::of(skel.object(), &program);
-    assert_eq!(broken.verify(1), broken.verify(1 << 16));
-    assert!(broken.verify(1).is_ok());
+    assert_eq!(broken.verify(SHORTEST_LOG), broken.verify(1 << 16));
+    assert!(broken.verify(SHORTEST_LOG).is_ok());
     // r0 = *(u64 *)(r10 + 8), above the stack, in place of what comes before the end.
     let end = broken.insns.iter().rposition(|insn| insn.code == 0x95).expect("it ends");
     broken.insns[end - 1] = bpf_insn { code: 0x79, off: 8, ..Default::default() };
     broken.insns[end - 1].set_src_reg(10);
-    for bytes in [1, 64, 1 << 16] {
+    for bytes in [SHORTEST_LOG, 1 << 16] {
         let verdict = broken.verify(bytes).expect_err("nothing is there");
         assert!(verdict.contains("invalid read from stack") && verdict.contains("processed "), "{bytes}: {verdict}");
     }
