@@ -26,7 +26,7 @@ impl<V: Slot> Mapping<V> {
     /// Maps the first `slots`.
     pub fn new(array: &MapHandle, slots: usize) -> io::Result<Self> {
         debug_assert_eq!(array.value_size() as usize, size_of::<V>());
-        const { assert!(size_of::<V>() % size_of::<u64>() == 0) };
+        const { assert!(size_of::<V>().is_multiple_of(size_of::<u64>())) };
         let page = sysconf(SysconfVar::PAGE_SIZE)?.map_or(4096, |size| size as usize);
         let bytes = NonZeroUsize::new((slots * size_of::<V>()).next_multiple_of(page)).expect("at least one slot");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
