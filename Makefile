@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR := target
 
 HOST := $(shell uname -r)
 TIERS := unit kernel e2e vm
-KERNELS :=
+VM :=
 FILTER :=
 SCRIPTS = $(shell grep -rlE --exclude-dir={target,.cache,.git} '^\#!.*\b(bash|sh)$$' .)
 BPF_SOURCES = $(shell find bpf -name '*.[ch]')
@@ -33,7 +33,7 @@ run: build ## build, and run the daemon as root
 .PHONY: test
 test: ## run everything that proves it works, on this kernel and on one in a virtual machine
 	@rm -rf target/tiers
-	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier KERNELS="$(or $(KERNELS),6.1)"; done; \
+	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier VM="$(or $(VM),smoke)"; done; \
 		tests/table $(TIERS)
 
 .PHONY: test-unit
@@ -49,8 +49,8 @@ test-e2e: build ## run the tests of the release binary, as root, from outside
 	tests/tier e2e $(HOST) tests/e2e/run.sh
 
 .PHONY: test-vm
-test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/kernels, or KERNELS="6.1 ..."; FILTER as there
-	FILTER=$(FILTER) tests/vm/run $(KERNELS)
+test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/machines, or VM="6.1 ..."; FILTER as there
+	FILTER=$(FILTER) tests/vm/run $(VM)
 
 .PHONY: test-cross
 test-cross: deps ## run tests that need no root for all of scripts/machines, emulated; or for MACHINES="aarch64 ..."
@@ -65,7 +65,7 @@ lint: deps ## check formatting, lints and documentation
 	cargo clippy --quiet --test kernel -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	clang-format --dry-run -Werror $(BPF_SOURCES)
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## measure what it costs

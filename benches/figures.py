@@ -329,8 +329,34 @@ def binary():
     row("release binary", "<= 6 MB", f"{size:.2f} MB", binary.__doc__, size <= 6)
 
 
+def cpus():
+    """virtual machines (emulated): only ratios tell"""
+    here = os.getcwd()
+    kernel = subprocess.check_output(["tests/vm/fetch", "6.12"], text=True).strip()
+    files = [f"{here}/{file}" for file in (DAEMON, LOAD, "benches/cpus.sh")]
+    pass_of_one = None
+    for count in (1, 2, 4, 8, 16):
+        command = ["tests/vm/boot", kernel, *files, "--", "sh", files[2], *files[:2]]
+        told = subprocess.check_output(command, text=True, env={**os.environ, "VM_CPUS": str(count)})
+        costs = {"with": [], "without": []}
+        for line in map(str.split, told.splitlines()):
+            if line[0] in costs:
+                costs[line[0]].append(int(line[2]) / int(line[1]))
+            elif line[0] == "pass":
+                sockets, passes, before, after = map(float, line[1:])
+        ratios = [on / off for on, off in zip(costs["with"], costs["without"])]
+        on_all = f"{count} CPUs at once" if count > 1 else "1 CPU"
+        row(f"connect, 64 bytes and back, close, on {on_all}: CPU with / without", "", spread(ratios, "{:.2f}"),
+            cpus.__doc__)
+        one_pass = (after - before) / passes
+        pass_of_one = pass_of_one or one_pass
+        row(f"a pass over {sockets:,.0f} sockets with {count} CPUs, against one", "",
+            f"{one_pass / pass_of_one:.2f}", cpus.__doc__)
+
+
 FIGURES = (rr, crr, filtered, events, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)
-ALL = {figure.__name__: figure for figure in FIGURES}
+USUAL = [figure.__name__ for figure in FIGURES]
+ALL = {figure.__name__: figure for figure in (*FIGURES, cpus)}
 
 
 def host():
@@ -344,7 +370,7 @@ def main():
     global QUICK
     names = sys.argv[1:]
     QUICK = "quick" in names
-    names = [name for name in names if name != "quick"] or list(ALL)
+    names = [name for name in names if name != "quick"] or USUAL
     for name in names:
         if name not in ALL:
             sys.exit(f"no figure {name}; there are {' '.join(ALL)}")

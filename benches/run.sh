@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # What the daemon costs, beside what it may cost. benches/run.sh measures everything and writes benches/results.md;
 # `benches/run.sh rr start` measures these alone, `benches/run.sh quick` everything with fewer repetitions (rough).
-# The figures: rr crr filtered events scrape listing rss kernel start cpu encode binary others each.
+# The figures: rr crr filtered events scrape listing rss kernel start cpu encode binary others each; and cpus, which is
+# measured only where it is named: what more CPUs change, in virtual machines of 1 to 16.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/need build bench
+if [[ " $* " == *" cpus "* ]]; then
+	scripts/need vm
+	tests/vm/fetch 6.12 >/dev/null # below there is no network
+fi
 cargo build --quiet --release
 mkdir -p target/benches
 gcc -O2 -Wall -Wextra -Werror -o target/benches/load benches/load.c

@@ -10,7 +10,6 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::bpf::plan::Plan;
 use crate::collectors::{self, Limits, Objects, Setup, Shared};
 use crate::config::Config;
 use crate::engine::{Budget, Engine, Options, StartError};
@@ -75,8 +74,7 @@ pub fn btf_names() -> impl Iterator<Item = String> {
 /// What each module would use on this host.
 pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
     let report = |spec: &&'static collectors::Spec| {
-        let hooks = spec.hooks.iter().filter(|hook| config.collector.sections.wants(hook));
-        let plan = Plan::new(hooks, kernel, config.collector.named);
+        let plan = config.collector.sections.plan(spec, kernel, config.collector.named);
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
         let check = plan.check();
         let declined = wanted && check.as_ref().is_err_and(|missing| missing.declined);

@@ -122,6 +122,7 @@ fn hook(hook: &HookReport) -> Value {
         "kind": hook.kind.map(HookKind::as_str),
         "cost": hook.cost().as_str(),
         "tax": hook.tax,
+        "forced": hook.forced,
         "reason": hook.reason,
     })
 }
@@ -157,7 +158,8 @@ impl fmt::Display for Report<'_> {
 fn row(f: &mut fmt::Formatter<'_>, hook: &HookReport) -> fmt::Result {
     let kind = hook.kind.map_or("absent", HookKind::as_str);
     let price = if hook.tax.is_empty() { String::new() } else { format!("; it takes {}", hook.tax) };
-    writeln!(f, "  {kind:<12}{}{}{price}", hook.name, because(&hook.reason))
+    let forced = if hook.forced { " (forced)" } else { "" };
+    writeln!(f, "  {kind:<12}{}{forced}{}{price}", hook.name, because(&hook.reason))
 }
 
 fn because(reason: &str) -> String {
@@ -170,6 +172,10 @@ mod tests {
 
     use super::*;
 
+    fn hook(reason: &str) -> HookReport {
+        HookReport { name: "", kind: None, tax: "", forced: false, reason: reason.to_owned() }
+    }
+
     fn of(status: Status) -> ModuleReport {
         let reason = if status == Status::Running { "" } else { "no iterator tcp" };
         ModuleReport {
@@ -179,8 +185,9 @@ mod tests {
             reason: reason.to_owned(),
             declined: false,
             hooks: vec![
-                HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), tax: "", reason: String::new() },
-                HookReport { name: "tcp", kind: None, tax: "", reason: "no iterator tcp".to_owned() },
+                HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), ..hook("") },
+                HookReport { name: "page_cache_sync_ra", kind: Some(HookKind::Kprobe), forced: true, ..hook("") },
+                HookReport { name: "tcp", ..hook("no iterator tcp") },
             ],
             programs: vec![],
             maps: vec![],
@@ -234,6 +241,7 @@ watching      everything
 
 tcp           degraded: no iterator tcp
   tp_btf      inet_sock_set_state
+  kprobe      page_cache_sync_ra (forced)
   absent      tcp: no iterator tcp
 
 it runs, with less than everything
@@ -248,6 +256,7 @@ it runs, with less than everything
         assert_eq!(json["verdict"], "degraded");
         assert_eq!(json["host"]["kprobes"], Value::Null);
         assert_eq!(json["modules"][0]["hooks"][0]["kind"], "tp_btf");
-        assert_eq!(json["modules"][0]["hooks"][1]["kind"], Value::Null);
+        assert_eq!(json["modules"][0]["hooks"][1]["forced"], true);
+        assert_eq!(json["modules"][0]["hooks"][2]["kind"], Value::Null);
     }
 }

@@ -63,6 +63,8 @@ pub struct HookReport {
     pub kind: Option<HookKind>,
     /// What it takes from unrelated work; empty if nothing.
     pub tax: &'static str,
+    /// The operator allows no other way (`collector.<module>.hook`).
+    pub forced: bool,
     /// Why it is absent; empty if it is in use.
     pub reason: String,
 }
@@ -186,6 +188,16 @@ impl HookKind {
             HookKind::Kprobe => "kprobe",
             HookKind::Tracepoint => "tracepoint",
             HookKind::Iter => "iter",
+        }
+    }
+
+    /// What an operator calls it who asks for it: entry and exit of a function come together. `None` if there is never
+    /// another way.
+    pub fn asked_for_as(self) -> Option<&'static str> {
+        match self {
+            HookKind::Fentry | HookKind::Fexit => Some(HookKind::Fentry.as_str()),
+            HookKind::TpBtf | HookKind::Kprobe | HookKind::Tracepoint => Some(self.as_str()),
+            HookKind::Iter => None,
         }
     }
 }

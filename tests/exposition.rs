@@ -108,7 +108,10 @@ fn stats_have_everything_by_module() {
     assert_eq!((&stats["total_modules"], &stats["total_metrics"]), (&json!(2), &json!(5)));
     let tcp = &stats["modules"]["tcp"];
     assert_eq!(tcp["status"], "running");
-    assert_eq!(tcp["hooks"][0], json!({"name": "used", "kind": "tp_btf", "cost": "event", "tax": "", "reason": ""}));
+    assert_eq!(
+        tcp["hooks"][0],
+        json!({"name": "used", "kind": "tp_btf", "cost": "event", "tax": "", "forced": false, "reason": ""})
+    );
     assert_eq!(tcp["hooks"][1]["kind"], Value::Null);
     let bytes = &tcp["metrics"][0];
     assert_eq!(bytes["name"], "sidecar_connection_bytes_sent_total");

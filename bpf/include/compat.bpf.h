@@ -100,8 +100,8 @@ static __always_inline unsigned long folio_flags(struct folio *folio)
 
 /*
  * The cgroup that a folio is charged to, in the hierarchy of the memory controller; NULL if it is charged to none, as
- * when there is no such controller. After 6.18, and by 7.2, there are object cgroups that are root ones, and folios of
- * files point to an object cgroup instead.
+ * when there is no such controller. By 7.2 folios of files point to an object cgroup instead ("mm: memcontrol:
+ * eliminate the problem of dying memory cgroup for LRU folios"), and there are object cgroups that are root ones.
  */
 static __always_inline struct cgroup *folio_cgroup(struct folio *folio)
 {

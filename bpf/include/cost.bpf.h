@@ -2,8 +2,9 @@
 /*
  * Programs time themselves, one run in 17. The kernel's run-time statistics would read two clocks for every run of
  * every BPF program on the machine, ours or not, and switching them on takes CAP_SYS_ADMIN. A program does not
- * interrupt itself on a CPU (since 6.2 the kernel leaves such a run out and counts it, before it is rare), so plain
- * additions do.
+ * interrupt itself on a CPU (since 6.2 the kernel leaves such a run out and counts it, before it is rare), nor runs
+ * there while a task waits in the middle of it (as one may since 7.0: commit a46023d5616e, "tracing: Guard
+ * __DECLARE_TRACE() use of __DO_TRACE_CALL() with SRCU-fast"; such runs are left out, too), so plain additions do.
  */
 #ifndef SIDECAR_COST_BPF_H
 #define SIDECAR_COST_BPF_H

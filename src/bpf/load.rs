@@ -108,4 +108,19 @@ mod tests {
         assert_eq!(failed_program("libbpf: prog 'tcp_state': BPF program load failed: -13\n"), Some("tcp_state"));
         assert_eq!(failed_program("libbpf: failed to load object 'tcp_bpf'\n"), None);
     }
+
+    #[test]
+    fn the_verdict_is_kept_of_a_log_of_any_length() {
+        let steps = (0..100_000).map(|at| format!("{at}: (bf) r1 = r2\n")).collect::<String>();
+        let verdict =
+            "R6 invalid mem access 'scalar'\nprocessed 100000 insns (limit 1000000)\n-- END PROG LOAD LOG --\n";
+        let log = [
+            "libbpf: prog 'tcp_state': BPF program load failed: -EACCES\n".to_owned(),
+            format!("libbpf: prog 'tcp_state': -- BEGIN PROG LOAD LOG --\n{steps}{verdict}"),
+            "libbpf: prog 'tcp_state': failed to load: -EACCES\n".to_owned(),
+        ];
+        let kept = tail(&log);
+        assert!(kept.len() < 1000 && kept.contains("R6 invalid mem access 'scalar'"), "{kept}");
+        assert!(kept.ends_with("failed to load: -EACCES"), "{kept}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Lockdown};
 use crate::status::{HookKind, HookReport};
 
 /// One thing to listen to, with the ways to do it: the first that this kernel offers is taken.
@@ -55,27 +55,83 @@ impl Alternative {
         Alternative { lacks, ..self }
     }
 
+    /// Whether this is what an operator means by `kind`.
+    fn is(&self, kind: &str) -> bool {
+        self.kind.asked_for_as() == Some(kind)
+    }
+
     /// Says what it takes from unrelated work. Such a way is taken only for modules that the operator has named.
     pub const fn taxing(self, tax: &'static str) -> Alternative {
         Alternative { tax, ..self }
     }
 }
 
+/// What the operator has to say in the choice.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// The module was named: what it may cost is accepted.
+    pub named: bool,
+    /// For diagnosis: hooks that have such a way are had in no other.
+    pub only: Option<Only>,
+}
+
+/// The one way that is allowed.
+#[derive(Debug, Clone)]
+pub struct Only {
+    /// As [`HookKind::asked_for_as`] names it.
+    pub kind: String,
+    /// The key by which the operator asked for it.
+    pub setting: String,
+}
+
+impl Hook {
+    /// Whether it can be had in this way and in others.
+    fn is_narrowed_by(&self, kind: &str) -> bool {
+        let fit = self.alternatives.iter().filter(|way| way.is(kind)).count();
+        (1..self.alternatives.len()).contains(&fit)
+    }
+}
+
+/// The ways in which these hooks can be had, as an operator asks for them: each once, in the order in which they are
+/// preferred.
+pub fn kinds(hooks: &[Hook]) -> Vec<&'static str> {
+    let all = hooks.iter().flat_map(|hook| hook.alternatives).filter_map(|way| way.kind.asked_for_as());
+    let mut kinds: Vec<_> = Vec::new();
+    for kind in all {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
+}
+
 /// The decision: for every hook the way that is taken, or why none is.
 #[derive(Debug, Clone)]
 pub struct Plan {
     choices: Vec<Choice>,
-    named: bool,
+    terms: Terms,
+    refusals: Vec<Refusal>,
     /// Of classic tracepoints.
     numbers: BTreeMap<String, u32>,
+}
+
+/// A program that the kernel did not take, although it offers what the program was to hang on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// By its name in the BPF object.
+    pub program: &'static str,
+    /// In the kernel's words, those of its verifier if it was that.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone)]
 struct Choice {
     hook: &'static Hook,
+    /// The operator allows only some of its ways.
+    forced: bool,
     /// Index into the alternatives; those before it are not to be had.
     taken: Option<usize>,
-    /// Why the alternatives before it are not to be had.
+    /// Why the alternatives before it are not to be had, or not taken.
     reasons: Vec<String>,
     /// There is a way, which the operator would have to ask for.
     declined: bool,
@@ -94,15 +150,16 @@ pub struct Missing {
 }
 
 impl Plan {
-    /// Decides from what is known of the kernel, before anything is loaded. `named`: the operator has named the module,
-    /// and takes what it may cost.
-    pub fn new(hooks: impl IntoIterator<Item = &'static Hook>, kernel: &Kernel, named: bool) -> Plan {
+    /// Decides from what is known of the kernel, before anything is loaded.
+    pub fn new(hooks: impl IntoIterator<Item = &'static Hook>, kernel: &Kernel, terms: Terms) -> Plan {
         let choices = hooks.into_iter().map(|hook| {
-            let mut choice = Choice { hook, taken: None, reasons: Vec::new(), declined: false };
-            choice.take_from(0, kernel, named);
+            let only = terms.only.as_ref().filter(|only| hook.is_narrowed_by(&only.kind));
+            let reasons = only.map(|only| format!("{} is {}", only.setting, only.kind)).into_iter().collect();
+            let mut choice = Choice { hook, forced: only.is_some(), taken: None, reasons, declined: false };
+            choice.take_from(0, kernel, &terms);
             choice
         });
-        Plan { choices: choices.collect(), named, numbers: kernel.numbers.clone() }
+        Plan { choices: choices.collect(), terms, refusals: Vec::new(), numbers: kernel.numbers.clone() }
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -112,12 +169,19 @@ impl Plan {
             if let Some(index) = choice.taken
                 && choice.hook.alternatives[index].program == program
             {
-                choice.reasons.push(format!("{}: {reason}", choice.hook.alternatives[index].kind.as_str()));
-                choice.take_from(index + 1, kernel, self.named);
+                let Alternative { kind, program, .. } = choice.hook.alternatives[index];
+                self.refusals.push(Refusal { program, reason: reason.to_owned() });
+                choice.reasons.push(format!("{}: {reason}", kind.as_str()));
+                choice.take_from(index + 1, kernel, &self.terms);
                 return true;
             }
         }
         false
+    }
+
+    /// What the kernel refused, whether or not something else does as well.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
     }
 
     /// Whether this program is to be loaded.
@@ -150,6 +214,7 @@ impl Plan {
             name: choice.hook.name,
             kind: choice.way().map(|way| way.kind),
             tax: choice.way().map_or("", |way| way.tax),
+            forced: choice.forced,
             reason: if choice.taken.is_some() { String::new() } else { choice.reason() },
         };
         self.choices.iter().map(report).collect()
@@ -177,13 +242,17 @@ impl Choice {
         self.reasons.join(", ")
     }
 
-    fn take_from(&mut self, first: usize, kernel: &Kernel, named: bool) {
+    /// Whoever forces a way takes what it costs.
+    fn take_from(&mut self, first: usize, kernel: &Kernel, terms: &Terms) {
         self.taken = None;
         self.declined = false;
+        let only = terms.only.as_ref().filter(|_| self.forced);
         for (index, way) in self.hook.alternatives.iter().enumerate().skip(first) {
-            if let Some(reason) = unavailable(way, kernel) {
+            if only.is_some_and(|only| !way.is(&only.kind)) {
+                continue;
+            } else if let Some(reason) = unavailable(way, kernel) {
                 self.reasons.push(reason);
-            } else if !way.tax.is_empty() && !named {
+            } else if !way.tax.is_empty() && !terms.named && !self.forced {
                 self.declined = true;
                 let (kind, target, tax) = (way.kind.as_str(), way.target, way.tax);
                 self.reasons.push(format!("{kind} {target} would take {tax}: name the module to accept that"));
@@ -205,13 +274,16 @@ pub fn btf_name(way: &Alternative) -> String {
 }
 
 /// Why this kernel does not offer a way, as far as can be known without trying.
-fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
+pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     let target = way.target;
     if kernel.btf == Some(false) {
         return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
     }
     if let Some(error) = &kernel.btf_error {
         return Some(format!("the kernel's BTF cannot be read: {error}"));
+    }
+    if kernel.lockdown == Some(Lockdown::Confidentiality) {
+        return Some("the kernel is locked down (confidentiality): no program may read its memory".to_owned());
     }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),
@@ -261,6 +333,13 @@ mod tests {
         },
     ];
 
+    const NAMED: Terms = Terms { named: true, only: None };
+
+    fn only(kind: &str) -> Terms {
+        let (kind, setting) = (kind.to_owned(), "collector.m.hook".to_owned());
+        Terms { named: false, only: Some(Only { kind, setting }) }
+    }
+
     fn kernel(arguments: usize) -> Kernel {
         let names = [("btf_trace_kfree_skb", arguments), ("vfs_fadvise", 0)];
         let names = names.map(|(name, arguments)| (name.to_owned(), arguments)).into();
@@ -270,14 +349,14 @@ mod tests {
 
     #[test]
     fn the_first_way_that_the_kernel_offers_is_taken() {
-        let plan = Plan::new(HOOKS, &kernel(3), false);
+        let plan = Plan::new(HOOKS, &kernel(3), Terms::default());
         assert!(plan.takes("with_reason") && plan.takes("at_exit") && !plan.takes("plain"));
         assert_eq!((plan.check(), plan.missing()), (Ok(()), String::new()));
     }
 
     #[test]
     fn a_lesser_way_says_what_it_lacks_and_why_it_was_taken() {
-        let plan = Plan::new(HOOKS, &kernel(2), false);
+        let plan = Plan::new(HOOKS, &kernel(2), Terms::default());
         assert!(plan.takes("plain"));
         let text =
             "reasons are not known (kfree_skb: the tracepoint kfree_skb of this kernel has fewer than 3 arguments)";
@@ -287,7 +366,7 @@ mod tests {
     #[test]
     fn unrelated_work_is_taxed_only_for_modules_that_were_named() {
         for named in [false, true] {
-            let mut plan = Plan::new(HOOKS, &kernel(3), named);
+            let mut plan = Plan::new(HOOKS, &kernel(3), Terms { named, only: None });
             assert!(plan.refuse("at_exit", "EPERM", &kernel(3)));
             assert_eq!(plan.takes("at_syscall"), named);
             let report = &plan.reports()[1];
@@ -296,6 +375,42 @@ mod tests {
             assert_eq!((report.kind, report.tax), (kind, tax));
             assert_eq!(plan.missing().contains("name the module to accept that"), !named, "{}", plan.missing());
         }
+    }
+
+    #[test]
+    fn a_forced_way_is_taken_before_better_ones_and_whatever_it_costs() {
+        let plan = Plan::new(HOOKS, &kernel(3), only("tracepoint"));
+        assert!(plan.takes("at_syscall") && !plan.takes("at_exit"));
+        assert!(plan.takes("with_reason"), "a hook that has no such way is had as always");
+        assert_eq!(plan.reports().iter().map(|hook| hook.forced).collect::<Vec<_>>(), [false, true]);
+        // It is as good as the best: nothing is missing.
+        assert_eq!((plan.check(), plan.missing()), (Ok(()), String::new()));
+    }
+
+    #[test]
+    fn without_the_forced_way_no_other_is_taken() {
+        let mut plan = Plan::new(HOOKS, &kernel(3), only("fentry"));
+        assert!(plan.takes("at_exit"));
+        assert!(plan.refuse("at_exit", "EPERM", &kernel(3)));
+        assert_eq!(plan.refusals(), [Refusal { program: "at_exit", reason: "EPERM".to_owned() }]);
+        assert!(!plan.takes("at_syscall"));
+        assert_eq!(plan.missing(), "calls are not seen (fadvise: collector.m.hook is fentry, fexit: EPERM)");
+        let bare = Kernel { tracefs: Some(false), ..kernel(3) };
+        let plan = Plan::new(HOOKS, &bare, only("tracepoint"));
+        let reason = "collector.m.hook is tracepoint, tracefs is neither mounted nor ours to mount (CAP_SYS_ADMIN)";
+        assert_eq!(plan.reports()[1].reason, reason);
+    }
+
+    #[test]
+    fn a_way_that_is_the_only_one_anyhow_is_not_forced() {
+        let plan = Plan::new(HOOKS, &kernel(2), only("tp_btf"));
+        assert!(plan.takes("plain") && plan.takes("at_exit"));
+        assert!(plan.reports().iter().all(|hook| !hook.forced));
+    }
+
+    #[test]
+    fn kinds_are_those_of_the_plans() {
+        assert_eq!(kinds(HOOKS), ["tp_btf", "fentry", "tracepoint"]);
     }
 
     #[test]
@@ -309,10 +424,10 @@ mod tests {
                 Alternative::new(HookKind::Tracepoint, "at_syscall", "syscalls/sys_exit_fadvise64").taxing("40 ns"),
             ],
         };
-        assert!(Plan::new(ONLY, &kernel(3), false).check().is_err_and(|missing| missing.declined));
-        assert_eq!(Plan::new(ONLY, &kernel(3), true).check(), Ok(()));
+        assert!(Plan::new(ONLY, &kernel(3), Terms::default()).check().is_err_and(|missing| missing.declined));
+        assert_eq!(Plan::new(ONLY, &kernel(3), NAMED).check(), Ok(()));
         let bare = Kernel { tracefs: Some(false), ..kernel(3) };
-        assert!(Plan::new(ONLY, &bare, true).check().is_err_and(|missing| !missing.declined));
-        assert!(Plan::new(ONLY, &bare, false).check().is_err_and(|missing| !missing.declined));
+        assert!(Plan::new(ONLY, &bare, NAMED).check().is_err_and(|missing| !missing.declined));
+        assert!(Plan::new(ONLY, &bare, Terms::default()).check().is_err_and(|missing| !missing.declined));
     }
 }

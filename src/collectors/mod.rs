@@ -20,7 +20,7 @@ use typed_arena::Arena;
 
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
-use crate::bpf::plan::{Hook, btf_name};
+use crate::bpf::plan::{Hook, Only, Plan, Terms, btf_name, kinds};
 use crate::connections::{Connection, Query};
 use crate::events::Events;
 use crate::identity::Identity;
@@ -53,19 +53,75 @@ pub fn resolve(names: &[String]) -> Vec<String> {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// TCP connections.
-    pub tcp: tcp::Config,
+    pub tcp: Section<tcp::Config>,
+    /// What is sent again.
+    pub retransmit: Section<()>,
     /// Advice on files.
-    pub fadvise: fadvise::Config,
+    pub fadvise: Section<fadvise::Config>,
     /// The page cache.
     #[serde(rename = "page-cache")]
-    pub page_cache: page_cache::Config,
+    pub page_cache: Section<page_cache::Config>,
+    /// Memory reclaim.
+    pub reclaim: Section<()>,
+    /// Dropped packets.
+    pub drops: Section<()>,
+}
+
+/// The settings of a collector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Section<T: Default> {
+    /// For diagnosis: the one way in which hooks are attached that can be had in several; [`AUTO`] for the cheapest.
+    pub hook: String,
+    /// Those that no other collector has.
+    #[serde(flatten)]
+    pub own: T,
+}
+
+/// No way is forced.
+pub const AUTO: &str = "auto";
+
+impl<T: Default> Default for Section<T> {
+    fn default() -> Self {
+        Section { hook: AUTO.to_owned(), own: T::default() }
+    }
+}
+
+/// A value that is not allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Such as `collector.drops.hook`.
+    pub key: String,
+    /// What would be.
+    pub allowed: String,
 }
 
 impl Config {
-    /// Whether a hook is to be used, or belongs to an option that is off.
-    pub fn wants(&self, hook: &Hook) -> bool {
-        self.page_cache.wants(hook)
+    /// # Errors
+    /// [`Invalid`] for the first way that no hook of its collector has.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        for spec in ALL {
+            let (asked, kinds) = ((spec.asked)(self), kinds(spec.hooks));
+            if asked != AUTO && !kinds.contains(&asked) {
+                let allowed = format!("the hooks of {} can be had as {AUTO}, {}", spec.name, kinds.join(", "));
+                return Err(Invalid { key: setting(spec), allowed });
+            }
+        }
+        Ok(())
     }
+
+    /// How the hooks of a collector are to be attached on a host.
+    pub fn plan(&self, spec: &Spec, kernel: &Kernel, named: bool) -> Plan {
+        let asked = Some((spec.asked)(self)).filter(|asked| *asked != AUTO);
+        let only = asked.map(|kind| Only { kind: kind.to_owned(), setting: setting(spec) });
+        let wanted = spec.hooks.iter().filter(|hook| self.page_cache.own.wants(hook));
+        Plan::new(wanted, kernel, Terms { named, only })
+    }
+}
+
+/// The key of the way that is forced.
+fn setting(spec: &Spec) -> String {
+    format!("collector.{}.hook", spec.name)
 }
 
 /// What a collector is, before it runs.
@@ -77,6 +133,8 @@ pub struct Spec {
     pub summary: &'static str,
     /// What it hangs on.
     pub hooks: &'static [Hook],
+    /// The way of attaching them that is asked for in its section.
+    pub asked: fn(&Config) -> &str,
     /// Enumerations of the kernel whose names it shows.
     pub enums: &'static [&'static str],
     /// A module whose programs it relies on: that runs along, without being shown, if it was not asked for.
@@ -114,6 +172,13 @@ pub struct Setup<'a> {
     pub events: Events,
     /// What collectors that start earlier leave for later ones.
     pub shared: Shared,
+}
+
+impl Setup<'_> {
+    /// How the hooks of a collector are to be attached.
+    pub fn plan(&self, spec: &Spec) -> Plan {
+        self.config.plan(spec, self.kernel, self.named)
+    }
 }
 
 /// What the programs of one collector look up in the maps of another.

@@ -46,9 +46,10 @@ fn collector(collector: &Collector) -> Result<(), Refused> {
     if collector.max_cpu_window < SHORTEST_INTERVAL {
         return refuse("collector.max_cpu_window", format!("it must be at least {}", human(SHORTEST_INTERVAL)));
     }
-    if collector.sections.fadvise.read_back_window < SHORTEST_WINDOW {
+    if collector.sections.fadvise.own.read_back_window < SHORTEST_WINDOW {
         return refuse("collector.fadvise.read_back_window", format!("it must be at least {}", human(SHORTEST_WINDOW)));
     }
+    collector.sections.validate().map_err(|invalid| Refused { key: invalid.key, allowed: invalid.allowed })?;
     let names: Vec<_> = collectors::ALL.iter().map(|spec| spec.name).collect();
     let known = || names.join(", ");
     // An empty list is more likely a template that was not filled in than the wish to watch nothing.

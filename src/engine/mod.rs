@@ -13,6 +13,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::bpf::load::LoadError;
+use crate::bpf::plan::Refusal;
 use crate::collectors::{ALL, Collector, Found, LISTS_CONNECTIONS, Objects, Setup, Spec};
 use crate::connections::{ListError, Listing, Query};
 use crate::histogram::{Bound, Histogram};
@@ -135,6 +136,12 @@ impl<'a> Engine<'a> {
     /// One line for each module that was asked for; an error if none of them runs.
     fn tally(&self) -> Result<(), StartError> {
         let mut reasons = Vec::new();
+        for module in &self.modules {
+            let State::Running { collector, .. } = &module.state else { continue };
+            for Refusal { program, reason } in collector.attachment().plan.refusals() {
+                warn!(module = module.spec.name, program, reason, "the kernel refuses a program");
+            }
+        }
         for report in self.reports() {
             for hook in report.hooks.iter().filter(|hook| !hook.tax.is_empty()) {
                 warn!(module = report.name, hook = hook.name, "takes {}", hook.tax);

@@ -120,6 +120,7 @@ fn hook(report: &HookReport) -> proto::Hook {
         kind: report.kind.map_or("", |kind| kind.as_str()).to_owned(),
         cost: report.cost().as_str().to_owned(),
         tax: report.tax.to_owned(),
+        forced: report.forced,
         reason: report.reason.clone(),
     }
 }

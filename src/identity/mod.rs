@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 pub use config::Config;
 
-use crate::bpf::plan::{Plan, btf_name};
+use crate::bpf::plan::{Plan, Terms, btf_name};
 use crate::kernel::Kernel;
 use crate::status::{MapReport, ModuleReport, ProgramReport, Status};
 use runtimes::Kind;
@@ -239,7 +239,7 @@ impl Outcome {
 /// What it would use on this host.
 pub fn plan(kernel: &Kernel) -> ModuleReport {
     let identity = Identity::default();
-    lock(&identity.shared.programs).plan = Some(Plan::new(programs::HOOKS, kernel, false));
+    lock(&identity.shared.programs).plan = Some(Plan::new(programs::HOOKS, kernel, Terms::default()));
     identity.report()
 }
 

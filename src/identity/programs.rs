@@ -13,7 +13,7 @@ use super::skel::{IdentitySkel, IdentitySkelBuilder};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
-use crate::bpf::plan::{Alternative, Hook, Plan};
+use crate::bpf::plan::{Alternative, Hook, Plan, Terms};
 use crate::bpf::traversal::Traversal;
 use crate::kernel::Kernel;
 use crate::status::{HookKind, MapReport, ProgramReport};
@@ -61,7 +61,7 @@ impl<'a> Programs<'a> {
     /// # Errors
     /// If something goes wrong that is no program's fault.
     pub fn load(objects: &'a Objects, kernel: &Kernel) -> Result<Programs<'a>, LoadError> {
-        let mut plan = Plan::new(HOOKS, kernel, false);
+        let mut plan = Plan::new(HOOKS, kernel, Terms::default());
         load::load(&mut plan, kernel, |plan| {
             let mut open = IdentitySkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
             object::autoload(open.open_object_mut(), plan);

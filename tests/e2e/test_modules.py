@@ -94,6 +94,13 @@ def test_a_price_for_everybody_is_stated_wherever_modules_are(sidecar, tmp_path)
     assert named.metrics(comm="e2e-advises").sum("sidecar_fadvise_calls_total", advice="normal") == 7
 
 
+def test_a_forced_way_is_taken_whatever_it_costs_and_shown(sidecar):
+    hooks = modules(sidecar({"collector.fadvise.hook": "tracepoint"}))["fadvise"]["hooks"]
+    kinds = {hook["name"]: (hook["kind"], hook["cost"], hook["forced"]) for hook in hooks}
+    assert kinds.pop("fadvise64") == ("tracepoint", "system", True)
+    assert set(kinds.values()) == {("tp_btf", "event", False)}
+
+
 def test_the_governor_pauses_what_costs_too_much_and_lets_it_go_on(sidecar):
     settings = {
         "collector.modules": "drops",  # what else happens on this machine is no matter

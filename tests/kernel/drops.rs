@@ -19,7 +19,7 @@ use crate::fixture::{B4, B6, Metrics, Network, Sidecar, Wish, exchange, listen, 
 
 const DROPS: &str = "sidecar_drops_total";
 
-fn start() -> Sidecar {
+pub fn start() -> Sidecar {
     start_as(Wish { modules: vec!["drops"], ..Wish::default() })
 }
 
@@ -38,7 +38,7 @@ fn status(metrics: &Metrics) -> Status {
 /// Does something that makes the kernel count at least `least` drops, and holds ours to them. The tracepoint tells no
 /// namespace, so that other drops of the machine with the same labels may fall between: then it is done once more.
 #[track_caller]
-fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
+pub fn agree(sidecar: &Sidecar, labels: &[(&str, &str)], least: u64, kernel: impl Fn() -> u64, act: impl Fn()) {
     let mut found = Vec::new();
     for _ in 0..5 {
         let before = (kernel(), sidecar.snapshot().sum(DROPS, labels));
@@ -405,22 +405,45 @@ fn fragments_that_wait_in_vain_are_dropped() {
 /// What older kernels leave out of the tracepoint is left out here, and the module says so.
 #[test]
 fn the_programs_for_older_kernels_do_without() {
-    let network = Network::new();
-    network.filter(&network.b, &["meta l4proto 251 counter drop"]);
-    warm(&network);
+    let network = dropping();
     for (arguments, host, reason) in [
         (3, of_6_10 as fn(&mut Kernel), ("reason", "netfilter_drop")),
         (2, of_5_16 as fn(&mut Kernel), ("protocol", "ipv4:251")),
     ] {
         let sidecar = start_as(Wish { modules: vec!["drops"], host, ..Wish::default() });
-        let labels = [reason, ("protocol", "ipv4:251")];
-        let kernel = || network.filtered(&network.b)[0];
-        agree(&sidecar, &labels, 50, kernel, || send_raw(&network, B4, 251, 50, b"experiment"));
+        dropped_by_nft(&sidecar, &network, &[reason, PROTOCOL]);
         let metrics = sidecar.snapshot();
         assert_eq!(status(&metrics), Status::Degraded, "{arguments} arguments");
-        let found = with_label(&metrics, ("protocol", "ipv4:251"));
+        let found = with_label(&metrics, PROTOCOL);
         assert_eq!(found[0].iter().any(|(name, _)| *name == "reason"), arguments == 3, "{found:?}");
     }
+}
+
+/// One that nobody else uses: it is for experiments.
+pub const PROTOCOL: (&str, &str) = ("protocol", "ipv4:251");
+
+/// A network that drops all of it.
+pub fn dropping() -> Network {
+    let network = Network::new();
+    network.filter(&network.b, &["meta l4proto 251 counter drop"]);
+    warm(&network);
+    network
+}
+
+/// What nft has dropped there has these labels.
+#[track_caller]
+pub fn dropped_by_nft(sidecar: &Sidecar, network: &Network, labels: &[(&str, &str)]) {
+    let kernel = || network.filtered(&network.b)[0];
+    agree(sidecar, labels, 50, kernel, || send_raw(network, B4, 251, 50, b"experiment"));
+}
+
+/// With the reason, if there is a hook that tells it.
+pub fn what_is_seen_is_exact(sidecar: &Sidecar, network: &Network) {
+    let reasons = !sidecar.module("drops").reason.contains("drop reasons are not known");
+    let labels = [PROTOCOL, ("reason", "netfilter_drop")];
+    dropped_by_nft(sidecar, network, if reasons { &labels } else { &labels[..1] });
+    let found = with_label(&sidecar.snapshot(), PROTOCOL);
+    assert!(found.iter().all(|labels| labels.iter().any(|(name, _)| *name == "reason") == reasons), "{found:?}");
 }
 
 fn of_6_10(kernel: &mut Kernel) {

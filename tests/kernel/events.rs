@@ -15,7 +15,7 @@ use nix::sys::socket::sockopt::{Linger, TcpUserTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockname, setsockopt, socket};
 use nix::sys::wait::waitpid;
 
-use crate::fixture::{B4, Network, Sidecar, Wish, drain, exchange, in_process, listen, serve};
+use crate::fixture::{B4, MISSED_RUNS, Network, Sidecar, Wish, drain, exchange, in_process, listen, serve};
 
 const ROOM: usize = 1 << 20;
 
@@ -32,8 +32,14 @@ impl Ear {
         Ear { subscription: subscription.expect("the tcp module runs"), port, heard: Vec::new() }
     }
 
-    /// Listens until so many events were told.
+    /// Listens until so many events were told, and no more.
     fn hear(&mut self, events: usize) -> &[Event] {
+        let heard = self.hear_at_least(events).len();
+        assert_eq!(heard, events, "{:#?}", self.heard);
+        &self.heard
+    }
+
+    fn hear_at_least(&mut self, events: usize) -> &[Event] {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.heard.len() < events && Instant::now() < deadline {
             match self.subscription.next_if_any() {
@@ -41,7 +47,6 @@ impl Ear {
                 None => thread::sleep(Duration::from_millis(10)),
             }
         }
-        assert_eq!(self.heard.len(), events, "{:#?}", self.heard);
         &self.heard
     }
 
@@ -428,10 +433,18 @@ fn what_the_ring_has_no_room_for_is_counted_and_shows_as_a_gap() {
     }
 }
 
+/// How many of `all` are not among `some`, both in order; `None` if `some` has others.
+fn missing_of(all: &[u16], some: &[u16]) -> Option<usize> {
+    let mut rest = all.iter();
+    some.iter().all(|port| rest.any(|other| other == port)).then(|| all.len() - some.len())
+}
+
+/// More than a quarter of the ring, so that the thread that reads it is woken. What is not told the kernel has to account for:
+/// a run that it left out (docs/details.md) may be that of a connect, without which there is no close either.
 #[test]
 fn a_storm_is_told_without_a_loss() {
     const CLIENTS: usize = 4;
-    const EACH: usize = 4000;
+    const EACH: usize = 1500;
     let sidecar = Sidecar::start(Wish::default());
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
@@ -453,7 +466,9 @@ fn a_storm_is_told_without_a_loss() {
     let mut ports: Vec<_> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     servers.into_iter().for_each(|server| server.join().unwrap());
     ports.sort();
-    let heard = ear.hear(4 * CLIENTS * EACH);
+    let left_out = sidecar.snapshot().sum(MISSED_RUNS, &[("program", "tcp_state")]) as usize;
+    let heard = ear.hear_at_least((4 * CLIENTS * EACH).saturating_sub(2 * left_out));
+    let mut missing = 0;
     for (kind, role, expected) in [
         (Kind::Connect, "client", None),
         (Kind::Accept, "server", None),
@@ -463,8 +478,10 @@ fn a_storm_is_told_without_a_loss() {
         let found: Vec<_> = heard.iter().filter(|event| event.kind == kind && event.role == role).collect();
         let mut found_ports: Vec<_> = found.iter().map(|event| event.src.port.unwrap()).collect();
         found_ports.sort();
-        assert!(found_ports == ports, "{kind:?} of the {role}s");
+        missing +=
+            missing_of(&ports, &found_ports).unwrap_or_else(|| panic!("{kind:?} of {role}s that there were not"));
         assert!(found.iter().all(|event| event.ending.is_none() || Some(bytes(event)) == expected));
     }
+    assert!(missing <= 2 * left_out, "{missing} were not told, and {left_out} runs left out");
     assert_eq!(told(&sidecar, LOST), [0; 4]);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use ebpf_sidecar::bpf::plan::Plan;
+use ebpf_sidecar::bpf::plan::{Plan, Terms};
 use ebpf_sidecar::collectors::fadvise::SPEC;
 use ebpf_sidecar::collectors::{Config, btf_names};
 use ebpf_sidecar::engine::Budget;
@@ -56,7 +56,7 @@ fn start(host: fn(&mut Kernel)) -> Sidecar {
 /// Takes evicted pages for read back within so many seconds, and looks after them ten times a second.
 fn start_with_window(seconds: u64) -> Sidecar {
     let mut config = Config::default();
-    config.fadvise.read_back_window = Duration::from_secs(seconds);
+    config.fadvise.own.read_back_window = Duration::from_secs(seconds);
     Sidecar::start(Wish { modules: vec!["fadvise"], config, interval: Duration::from_millis(100), ..Wish::default() })
 }
 
@@ -100,43 +100,47 @@ fn the_fact_about_fentry_is_what_loading_shows() {
 fn every_call_counts_by_advice_and_error() {
     for (kind, host) in ways() {
         let sidecar = start(host);
-        let name = in_child("calls", || {
-            let file = file_of(100_000);
-            let fd = file.as_raw_fd();
-            for (advice, calls) in [11, 22, 33, 44, 55, 66].into_iter().enumerate() {
-                (0..calls).for_each(|at| assert_eq!(fadvise(fd, at, 1000, advice as i32), 0));
-            }
-            // To the end of the file; and from behind it.
-            assert_eq!(fadvise(fd, 40_000, 0, libc::POSIX_FADV_NOREUSE), 0);
-            assert_eq!(fadvise(fd, 200_000, 0, libc::POSIX_FADV_NOREUSE), 0);
-            assert_eq!(fadvise(fd, 90_000, i64::MAX, libc::POSIX_FADV_WILLNEED), 0);
-            for advice in [6, 7, -1, i32::MAX, 4 + (1 << 20), 1000, i32::MIN] {
-                assert_eq!(fadvise(fd, 0, 0, advice), libc::EINVAL);
-            }
-            assert_eq!(fadvise(fd, 0, -1, libc::POSIX_FADV_NORMAL), libc::EINVAL);
-            (0..3).for_each(|_| assert_eq!(fadvise(1_000_000, 0, 10, libc::POSIX_FADV_RANDOM), libc::EBADF));
-            let (pipe, _end) = nix::unistd::pipe().unwrap();
-            (0..5).for_each(|_| {
-                assert_eq!(fadvise(pipe.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED), libc::ESPIPE);
-            });
-        });
-        let metrics = sidecar.snapshot();
-        assert_eq!(kind_in_use(&metrics), Some(kind));
-        let sum = |family, advice: &str| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
-        let expected_calls = [12, 25, 33, 45, 60, 68];
-        let expected_bytes = [11_000, 22_000, 33_000, 44_000 + 10_000, 55_000, 66_000 + 60_000];
-        assert_eq!(ADVICES.map(|advice| sum(CALLS, advice)), expected_calls, "{kind:?}");
-        assert_eq!(ADVICES.map(|advice| sum(BYTES, advice)), expected_bytes, "{kind:?}");
-        assert_eq!(sum(CALLS, "invalid"), 7, "{kind:?}");
-        assert_eq!(metrics.count(BYTES, &[("comm", &name), ("advice", "invalid")]), 0, "{kind:?}");
-        let errors =
-            [("invalid", "EINVAL", 7), ("normal", "EINVAL", 1), ("random", "EBADF", 3), ("dontneed", "ESPIPE", 5)];
-        for (advice, errno, calls) in errors {
-            let labels = [("comm", name.as_str()), ("advice", advice), ("errno", errno)];
-            assert_eq!(metrics.sum(ERRORS, &labels), calls, "{kind:?} {labels:?}");
-        }
-        assert_eq!(metrics.count(ERRORS, &[("comm", &name)]), errors.len(), "{kind:?}");
+        assert_eq!(kind_in_use(&sidecar.snapshot()), Some(kind));
+        calls_count_by_advice_and_error(&sidecar);
     }
+}
+
+/// However they are seen.
+pub fn calls_count_by_advice_and_error(sidecar: &Sidecar) {
+    let name = in_child("calls", || {
+        let file = file_of(100_000);
+        let fd = file.as_raw_fd();
+        for (advice, calls) in [11, 22, 33, 44, 55, 66].into_iter().enumerate() {
+            (0..calls).for_each(|at| assert_eq!(fadvise(fd, at, 1000, advice as i32), 0));
+        }
+        // To the end of the file; and from behind it.
+        assert_eq!(fadvise(fd, 40_000, 0, libc::POSIX_FADV_NOREUSE), 0);
+        assert_eq!(fadvise(fd, 200_000, 0, libc::POSIX_FADV_NOREUSE), 0);
+        assert_eq!(fadvise(fd, 90_000, i64::MAX, libc::POSIX_FADV_WILLNEED), 0);
+        for advice in [6, 7, -1, i32::MAX, 4 + (1 << 20), 1000, i32::MIN] {
+            assert_eq!(fadvise(fd, 0, 0, advice), libc::EINVAL);
+        }
+        assert_eq!(fadvise(fd, 0, -1, libc::POSIX_FADV_NORMAL), libc::EINVAL);
+        (0..3).for_each(|_| assert_eq!(fadvise(1_000_000, 0, 10, libc::POSIX_FADV_RANDOM), libc::EBADF));
+        let (pipe, _end) = nix::unistd::pipe().unwrap();
+        (0..5).for_each(|_| {
+            assert_eq!(fadvise(pipe.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED), libc::ESPIPE);
+        });
+    });
+    let metrics = sidecar.snapshot();
+    let sum = |family, advice: &str| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
+    let expected_calls = [12, 25, 33, 45, 60, 68];
+    let expected_bytes = [11_000, 22_000, 33_000, 44_000 + 10_000, 55_000, 66_000 + 60_000];
+    assert_eq!(ADVICES.map(|advice| sum(CALLS, advice)), expected_calls);
+    assert_eq!(ADVICES.map(|advice| sum(BYTES, advice)), expected_bytes);
+    assert_eq!(sum(CALLS, "invalid"), 7);
+    assert_eq!(metrics.count(BYTES, &[("comm", &name), ("advice", "invalid")]), 0);
+    let errors = [("invalid", "EINVAL", 7), ("normal", "EINVAL", 1), ("random", "EBADF", 3), ("dontneed", "ESPIPE", 5)];
+    for (advice, errno, calls) in errors {
+        let labels = [("comm", name.as_str()), ("advice", advice), ("errno", errno)];
+        assert_eq!(metrics.sum(ERRORS, &labels), calls, "{labels:?}");
+    }
+    assert_eq!(metrics.count(ERRORS, &[("comm", &name)]), errors.len());
 }
 
 /// Nobody has to pay for what nobody asked for.
@@ -144,10 +148,10 @@ fn every_call_counts_by_advice_and_error() {
 fn the_tracepoint_is_for_operators_who_named_the_module() {
     let mut host = Kernel::probe(btf_names());
     (host.fentry, host.kprobes) = (Some(false), Some(false));
-    let unnamed = Plan::new(SPEC.hooks, &host, false);
+    let unnamed = Plan::new(SPEC.hooks, &host, Terms::default());
     let missing = unnamed.check().expect_err("it is declined");
     assert!(missing.declined && missing.reason.contains("40 ns of every system call"), "{missing}");
-    let named = Plan::new(SPEC.hooks, &host, true);
+    let named = Plan::new(SPEC.hooks, &host, Terms { named: true, only: None });
     assert_eq!(named.check(), Ok(()));
     assert_eq!(named.reports()[0].tax, "about 40 ns of every system call of the machine");
 }
@@ -334,26 +338,40 @@ fn evicted_and_read_back_pages_are_those_that_mincore_misses_and_finds() {
 fn evict_and_read_back() {
     const PAGES: usize = 8000;
     let disk = Disk::new("ext4");
-    let mut file = open(&disk.path("file"));
-    write_out(&mut file, PAGES);
     let sidecar = start(|_| ());
-    assert_eq!(resident(&file), PAGES as u64);
-    let evictor = evict("evict", &file);
-    assert_eq!(effect(&sidecar.snapshot(), &evictor), (PAGES as u64, 0));
-
-    // Half of it comes back, whoever reads it, and counts once.
-    let reader = in_child("reader", || {
-        read_pages(&file, (0..PAGES).step_by(2));
-        read_pages(&file, (0..PAGES).step_by(2));
-    });
-    assert_eq!(resident(&file), PAGES as u64 / 2);
-    assert_eq!(effect(&sidecar.snapshot(), &evictor), (PAGES as u64, PAGES as u64 / 2));
-    assert_eq!(effect(&sidecar.snapshot(), &reader), (0, 0));
+    let (mut file, evictor) = pages_count_as_they_go_and_come_back(&sidecar, &disk, PAGES);
 
     // Other ways out of the page cache are none of ours: these pages are not evicted by advice, and come back unseen.
     file.set_len(0).unwrap();
     write_out(&mut file, PAGES);
     assert_eq!(effect(&sidecar.snapshot(), &evictor).0, PAGES as u64);
+}
+
+/// Has a new file evicted, of which half comes back. What no hook is there for is left out.
+pub fn pages_count_as_they_go_and_come_back(sidecar: &Sidecar, disk: &Disk, pages: usize) -> (File, String) {
+    let mut file = open(&disk.path("file"));
+    write_out(&mut file, pages);
+    let all = resident(&file);
+    assert_eq!(all, pages as u64);
+    let [going, coming] = ["mm_filemap_delete_from_page_cache", "mm_filemap_add_to_page_cache"];
+    let seen = |hook, what| if sidecar.has("fadvise", hook) { what } else { 0 };
+    let expected = |evicted, back| (seen(going, evicted), seen(going, seen(coming, back)));
+    let evictor = evict("evict", &file);
+    assert_eq!(effect(&sidecar.snapshot(), &evictor), expected(all, 0));
+
+    // Whoever reads it, and once.
+    let reader = in_child("reader", || {
+        read_pages(&file, (0..pages).step_by(2));
+        read_pages(&file, (0..pages).step_by(2));
+    });
+    let back = resident(&file);
+    assert_eq!(back, all / 2);
+    let metrics = sidecar.snapshot();
+    assert_eq!(effect(&metrics, &evictor), expected(all, back));
+    assert_eq!(effect(&metrics, &reader), (0, 0));
+    let shown = |family| metrics.count(family, &[("comm", &evictor)]) as u64;
+    assert_eq!((shown(EVICTED), shown(READ_BACK)), expected(1, 1));
+    (file, evictor)
 }
 
 #[test]

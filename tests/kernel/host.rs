@@ -1,12 +1,20 @@
 //! What every other test here takes for granted, and modules that need each other.
 
-use ebpf_sidecar::kernel::Kernel;
+use std::io::Write;
+use std::net::TcpStream;
+
+use caps::{CapSet, Capability};
+use ebpf_sidecar::app::btf_names;
+use ebpf_sidecar::collectors::{self, Config};
+use ebpf_sidecar::kernel::{Kernel, Lockdown};
 use ebpf_sidecar::status::Status;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
-use nix::unistd::geteuid;
+use nix::sys::prctl::set_keepcaps;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
 
-use crate::fixture::{Sidecar, Wish};
+use crate::fixture::{Sidecar, Wish, drain, in_process, listen, serve};
 
 #[test]
 fn we_are_root() {
@@ -39,4 +47,67 @@ fn a_module_whose_neighbour_cannot_run_is_degraded() {
             _ => assert_eq!(module.status, Status::Disabled, "{}", module.name),
         }
     }
+}
+
+/// What `check` says before anything is loaded is what comes of it.
+#[test]
+fn what_is_planned_is_what_happens() {
+    let kernel = Kernel::probe(btf_names());
+    let sidecar = Sidecar::start(Wish::default());
+    for spec in collectors::ALL {
+        let plan = Config::default().plan(spec, &kernel, true);
+        let report = sidecar.module(spec.name);
+        match plan.check() {
+            Ok(()) => assert_eq!(report.hooks, plan.reports(), "{}: {}", spec.name, report.reason),
+            Err(missing) => assert_eq!((report.status, report.reason), (Status::Unsupported, missing.to_string())),
+        }
+        if kernel.lockdown == Some(Lockdown::Confidentiality) {
+            assert!(plan.missing().contains("locked down") || plan.check().is_err(), "{}", spec.name);
+        }
+    }
+}
+
+/// Somebody without a name, who may do nothing else, sees as much as root does.
+#[test]
+fn two_capabilities_are_enough() {
+    const SENT: usize = 54_321;
+    let child = in_process("nobody", || {
+        set_keepcaps(true).unwrap();
+        let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        setresgid(group, group, group).unwrap();
+        setresuid(user, user, user).unwrap();
+        let two = [Capability::CAP_BPF, Capability::CAP_PERFMON].into();
+        caps::set(None, CapSet::Effective, &two).unwrap();
+        caps::set(None, CapSet::Permitted, &two).unwrap();
+
+        let kernel = Kernel::probe(btf_names());
+        let sidecar = Sidecar::start(Wish::default());
+        for spec in collectors::ALL {
+            // Where there are neither fentry nor kprobes, fadvise needs tracefs, and that needs to be mounted.
+            let report = sidecar.module(spec.name);
+            let plan = Config::default().plan(spec, &kernel, true);
+            let wanted = match (plan.check(), &*plan.missing()) {
+                (Ok(()), "") => Status::Running,
+                (Ok(()), _) => Status::Degraded,
+                (Err(_), _) => Status::Unsupported,
+            };
+            assert_eq!(report.status, wanted, "{}: {}", spec.name, report.reason);
+        }
+        assert_eq!(sidecar.module("tcp").status, Status::Running);
+        let listener = listen("127.0.0.1");
+        let to = listener.local_addr().unwrap();
+        let server = serve(listener, 1, SENT, 1);
+        let mut stream = TcpStream::connect(to).unwrap();
+        stream.write_all(&vec![0; SENT]).unwrap();
+        drain(&stream);
+        server.join().unwrap();
+        let port = to.port().to_string();
+        let sent =
+            sidecar.until(|metrics| metrics.sum("sidecar_connections_closed_total", &[("dst_port", &port)]) == 2);
+        for (family, role) in [("sent", "client"), ("received", "server")] {
+            let family = format!("sidecar_connection_bytes_{family}_total");
+            assert_eq!(sent.sum(&family, &[("dst_port", &port), ("role", role)]), SENT as u64);
+        }
+    });
+    assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))));
 }

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod connections;
+mod cpus;
 mod disk;
 mod drops;
 mod events;
@@ -12,6 +13,7 @@ mod fixture;
 mod governor;
 mod host;
 mod identity;
+mod matrix;
 mod page_cache;
 mod reader;
 mod reclaim;
@@ -19,3 +21,5 @@ mod retransmit;
 mod target;
 mod taskstats;
 mod tcp;
+mod verifier;
+mod ways;

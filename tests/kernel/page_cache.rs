@@ -12,7 +12,7 @@ use ebpf_sidecar::collectors::Config;
 use nix::libc::{POSIX_FADV_DONTNEED, POSIX_FADV_NORMAL, POSIX_FADV_RANDOM};
 
 use crate::disk::{Disk, Mapped, PAGE, advise, open, read_directly, undisturbed};
-use crate::fixture::{Metrics, Sidecar, Wish, run};
+use crate::fixture::{Metrics, Named, Sidecar, Wish, run, seen};
 
 const ADDED: &str = "sidecar_page_cache_added_pages_total";
 const EVICTED: &str = "sidecar_page_cache_evicted_pages_total";
@@ -28,39 +28,8 @@ const PAGES: u64 = (SIZE / PAGE) as u64;
 
 fn wish(lookups: bool) -> Wish {
     let mut config = Config::default();
-    config.page_cache.lookups = lookups;
+    config.page_cache.own.lookups = lookups;
     Wish { modules: vec!["page-cache"], config, ..Wish::default() }
-}
-
-/// Gives this process a name that no other has, for as long as this lives.
-struct Named {
-    name: String,
-    before: String,
-}
-
-impl Named {
-    fn new() -> Named {
-        let pid = std::process::id();
-        let before = fs::read_to_string(leader()).unwrap();
-        let named = Named { name: format!("reader-{pid}"), before };
-        fs::write(leader(), &named.name).unwrap();
-        named
-    }
-
-    fn labels(&self) -> [(&str, &str); 1] {
-        [("comm", self.name.as_str())]
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        let _ = fs::write(leader(), self.before.trim());
-    }
-}
-
-fn leader() -> String {
-    let pid = std::process::id();
-    format!("/proc/self/task/{pid}/comm")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,22 +46,22 @@ fn pages(added: u64, evicted: u64, dirtied: u64) -> Pages {
 /// What happens to one file on a disk on which nothing else happens.
 struct Watch {
     sidecar: Sidecar,
-    disk: Disk,
+    device: String,
     last: Pages,
     /// Added less evicted since the file is there.
     balance: i64,
 }
 
 impl Watch {
-    fn new(disk: Disk) -> Watch {
-        let mut watch = Watch { sidecar: Sidecar::start(wish(false)), disk, last: pages(0, 0, 0), balance: 0 };
+    fn new(sidecar: Sidecar, disk: &Disk) -> Watch {
+        let mut watch = Watch { sidecar, device: disk.device.clone(), last: pages(0, 0, 0), balance: 0 };
         watch.last = watch.total();
         watch
     }
 
     fn total(&self) -> Pages {
         let metrics = self.sidecar.snapshot();
-        let sum = |family| metrics.sum(family, &[("device", &self.disk.device)]);
+        let sum = |family| metrics.sum(family, &[("device", &self.device)]);
         pages(sum(ADDED), sum(EVICTED), sum(DIRTIED))
     }
 
@@ -119,6 +88,44 @@ impl Watch {
 fn write_rest(file: &File) {
     file.write_all_at(&vec![1; MIB - PAGE], PAGE as u64).unwrap();
     (1..SIZE / MIB).for_each(|at| file.write_all_at(&vec![1; MIB], (at * MIB) as u64).unwrap());
+}
+
+/// On a small file whatever the module counts, as far as there are hooks for it.
+pub fn what_is_seen_is_exact(sidecar: Sidecar, disk: &Disk) {
+    const FEW: u64 = 500;
+    let seen = |hook, count| if sidecar.has("page-cache", hook) { count } else { 0 };
+    let dirtied = seen("writeback_dirty_folio", FEW - 1);
+    let [missed, asked] = ["page_cache_sync_ra", "mm_filemap_get_pages"].map(|hook| seen(hook, 1));
+    let named = Named::new();
+    let mut watch = Watch::new(sidecar, disk);
+    let file = open(&disk.path("file"));
+    file.set_len(0).unwrap();
+    file.write_all_at(&[1; PAGE], 0).unwrap();
+    watch.step();
+    watch.balance = 1;
+    file.write_all_at(&vec![1; (FEW as usize - 1) * PAGE], PAGE as u64).unwrap();
+    assert_eq!(watch.step_of(&file), pages(FEW - 1, 0, dirtied), "written");
+    file.sync_all().unwrap();
+    watch.step(); // Where the file lies on the disk is looked up and written now.
+    watch.balance = FEW as i64;
+    advise(&file, POSIX_FADV_DONTNEED);
+    assert_eq!(watch.step_of(&file), pages(0, FEW, 0), "dropped");
+    advise(&file, POSIX_FADV_RANDOM);
+    let order: Vec<_> = scattered(200).into_iter().map(|page| page % FEW).collect();
+    let counts = |watch: &Watch| [MISSES, LOOKUPS].map(|family| watch.sidecar.snapshot().sum(family, &named.labels()));
+    let before = counts(&watch);
+    read_scattered(&file, &order);
+    assert_eq!(watch.step_of(&file), pages(distinct(&order), 0, 0), "read");
+    let after = counts(&watch);
+    let gain = [after[0] - before[0], after[1] - before[1]];
+    assert_eq!(gain, [missed * distinct(&order), asked * order.len() as u64], "waited for, and asked for");
+    for (family, known) in [(DIRTIED, dirtied), (MISSES, missed), (LOOKUPS, asked)] {
+        assert_eq!(
+            watch.sidecar.snapshot().count(family, &[]) > 0,
+            known > 0,
+            "{family} is left out if it is not known"
+        );
+    }
 }
 
 fn read_all(file: &File, step: usize) {
@@ -152,8 +159,9 @@ fn make_cold(file: &File) {
 }
 
 fn every_page_is_counted_once(kind: &str) {
-    let mut watch = Watch::new(Disk::new(kind));
-    let path = watch.disk.path("file");
+    let disk = Disk::new(kind);
+    let mut watch = Watch::new(Sidecar::start(wish(false)), &disk);
+    let path = disk.path("file");
     let file = open(&path);
     file.write_all_at(&[1; PAGE], 0).unwrap();
     watch.step();
@@ -240,18 +248,17 @@ fn lookups_of_cold_files_are_exact_too() {
     file.write_all_at(&vec![1; SIZE], 0).unwrap();
     let sidecar = Sidecar::start(wish(true));
     let lookups = || sidecar.snapshot().sum(LOOKUPS, &named.labels());
-    for read_ahead in [16, 128, 2560, 8192] {
-        disk.read_ahead(read_ahead);
-        for size in [MIB, 3 * PAGE, 100_000] {
-            make_cold(&file);
-            let (before, mut reader, mut buffer) = (lookups(), open(&disk.path("file")), vec![0; size]);
-            let mut wanted = 0;
-            for at in (0..SIZE).step_by(size) {
-                let read = reader.read(&mut buffer).unwrap();
-                wanted += ((at + read).div_ceil(PAGE) - at / PAGE) as u64;
-            }
-            assert_eq!(lookups() - before, wanted, "{size} bytes at a time, {read_ahead} KiB ahead");
+    let in_order = |size: usize, read_ahead| {
+        make_cold(&file);
+        let (before, mut reader, mut buffer) = (lookups(), open(&disk.path("file")), vec![0; size]);
+        let mut wanted = 0;
+        for at in (0..SIZE).step_by(size) {
+            let read = reader.read(&mut buffer).unwrap();
+            wanted += ((at + read).div_ceil(PAGE) - at / PAGE) as u64;
         }
+        assert_eq!(lookups() - before, wanted, "{size} bytes at a time, {read_ahead} KiB ahead");
+    };
+    let four_at_once = |read_ahead| {
         make_cold(&file);
         let before = lookups();
         std::thread::scope(|scope| {
@@ -261,6 +268,11 @@ fn lookups_of_cold_files_are_exact_too() {
             }
         });
         assert_eq!(lookups() - before, 4 * PAGES, "four at once, {read_ahead} KiB ahead");
+    };
+    for read_ahead in [16, 128, 2560, 8192] {
+        disk.read_ahead(read_ahead);
+        [MIB, 3 * PAGE, 100_000].into_iter().for_each(|size| seen(|| in_order(size, read_ahead)));
+        seen(|| four_at_once(read_ahead));
     }
 }
 

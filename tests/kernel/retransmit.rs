@@ -179,6 +179,71 @@ fn tail_losses() {
     assert!((side.kind("timeout")..=side.kind("timeout") + idle).contains(&kernel.ext("TCPTimeouts")));
 }
 
+/// Segments that are sent again on both sides of a link, and resets, as far as there are hooks for them.
+pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
+    let [port, shaken, nobody] = ports();
+    let lost = |what: &str| format!("{what} numgen inc mod 2 == 0 drop");
+    network.filter(&network.b, &[&lost(&format!("tcp dport {port} meta length > 500"))]);
+    network.filter(&network.a, &[&lost(&format!("tcp sport {shaken} tcp flags & (syn | ack) == (syn | ack)"))]);
+    let _filters = Filters(network);
+    let sidecar = start();
+    let seen = |hook| u64::from(sidecar.has("retransmit", hook));
+    let sides = [("client", Kernel(network, &network.a)), ("server", Kernel(network, &network.b))];
+    let counts = || sides.each_ref().map(|(_, kernel)| [kernel.tcp("RetransSegs"), kernel.ext("TCPSynRetrans")]);
+    let (before, resets) = (counts(), sides[1].1.tcp("OutRsts"));
+    // Whose handshake was disturbed waits long for everything else.
+    let _shaken = pair(network, B4, shaken);
+    let (mut client, mut server) = pair(network, B4, port);
+    for _ in 0..3 {
+        client.write_all(&[1; 1000]).unwrap();
+        server.read_exact(&mut [0; 1000]).unwrap();
+        server.write_all(&[1]).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    // Closed with something left to read.
+    client.write_all(b"unread").unwrap();
+    server.peek(&mut [0]).unwrap();
+    drop(server);
+    assert!(client.read(&mut [0]).is_err());
+    network
+        .within(&network.a, move || (0..3).for_each(|_| assert!(TcpStream::connect((B4, nobody)).is_err())))
+        .join()
+        .unwrap();
+
+    let (metrics, _) = network.retransmits_at_rest(&sidecar);
+    for ((role, _), (after, before)) in sides.iter().zip(counts().into_iter().zip(before)) {
+        let side = Side { metrics: &metrics, role, ports: &[port, shaken] };
+        let [all, handshake] = [after[0] - before[0], after[1] - before[1]];
+        assert!(handshake > 0 && (*role == "server" || all > handshake), "{role}: {all}, {handshake}");
+        let synacks = if *role == "server" { handshake } else { 0 };
+        assert_eq!(side.kind("synack"), synacks * seen("tcp_retransmit_synack"), "{role}");
+        assert_eq!(side.all(), all - synacks + side.kind("synack"), "{role}");
+        assert_eq!(side.kind("other"), 0, "{role}");
+    }
+    let sum = |port: u16, direction| metrics.sum(RESETS, &[("dst_port", &port.to_string()), ("direction", direction)]);
+    assert_eq!(sides[1].1.tcp("OutRsts") - resets, 4);
+    assert_eq!(
+        sum(port, "sent") + sum(nobody, "sent"),
+        seen("tcp_send_reset") * if all_resets_are_shown() { 4 } else { 1 }
+    );
+    assert_eq!(sum(port, "received") + sum(nobody, "received"), seen("tcp_receive_reset") * 4);
+}
+
+/// Or only those that a socket sends.
+fn all_resets_are_shown() -> bool {
+    let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_send_reset"]);
+    host.tracepoint_arguments("tcp_send_reset") > 2
+}
+
+/// Taken away with this.
+struct Filters<'a>(&'a Network);
+
+impl Drop for Filters<'_> {
+    fn drop(&mut self) {
+        [&self.0.a, &self.0.b].into_iter().for_each(|ns| self.0.unfilter(ns, "input"));
+    }
+}
+
 /// `struct tcp_info.tcpi_rto` of include/uapi/linux/tcp.h, in seconds.
 fn timeout_of(stream: &TcpStream) -> f64 {
     let (mut info, mut length) = ([0u32; 26], 104);
@@ -413,8 +478,7 @@ fn resets_equal_the_kernels_counters() {
         assert!(server.read(&mut [0]).is_err());
     }
     let metrics = sidecar.snapshot();
-    let host = ebpf_sidecar::kernel::Kernel::probe(["btf_trace_tcp_send_reset"]);
-    let all_shown = host.tracepoint_arguments("tcp_send_reset") > 2;
+    let all_shown = all_resets_are_shown();
     let sum = |port: u16, more: &[(&str, &str)]| {
         let port = port.to_string();
         let labels: Vec<_> = [("dst_port", port.as_str())].into_iter().chain(more.iter().copied()).collect();

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::tcp::Label;
+use ebpf_sidecar::connections::Query;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{Signal, kill};
@@ -93,6 +94,56 @@ fn bytes_and_connections_are_exact_across_namespaces() {
         assert_eq!(account(&metrics, "client", port), finished(2_000_000, 60, 20), "client, {ip}");
         assert_eq!(account(&metrics, "server", port), finished(60, 2_000_000, 20), "server, {ip}");
     }
+}
+
+/// New connections, one from before, and one that never comes to be, as far as there are hooks for them.
+pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
+    let (older, newer) = (listen("127.0.0.1"), listen("127.0.0.1"));
+    let mut client = TcpStream::connect(older.local_addr().unwrap()).unwrap();
+    let mut server = older.accept().unwrap().0;
+    let [silent] = ports();
+    let _listener = network.within(&network.b, move || TcpListener::bind((B4, silent)).unwrap()).join().unwrap();
+    network.filter(&network.a, &[&format!("tcp sport {silent} drop")]);
+    let sidecar = start();
+    let seen = |hook| u64::from(sidecar.has("tcp", hook));
+
+    let (port, to) = (port_of(&newer), newer.local_addr().unwrap());
+    let serving = serve(newer, 10, 4321, 98_765);
+    (0..10).for_each(|_| exchange(to, 4321, 98_765));
+    serving.join().unwrap();
+    let metrics = sidecar.until(all_closed(port, 10));
+    assert_eq!(account(&metrics, "client", port), finished(43_210, 987_650, 10));
+    assert_eq!(account(&metrics, "server", port), finished(987_650, 43_210, 10));
+
+    let port = port_of(&older);
+    client.write_all(&[1; 1234]).unwrap();
+    server.read_exact(&mut [0; 1234]).unwrap();
+    let metrics = sidecar.snapshot();
+    let known = seen("task_file");
+    let open = |sent, received| Account {
+        sent: known * sent,
+        received: known * received,
+        opened: 0,
+        closed: 0,
+        active: known,
+    };
+    assert_eq!(account(&metrics, "client", port), open(1234, 0));
+    assert_eq!(account(&metrics, "server", port), open(0, 1234));
+    let query = Query::parse([("dst_port", port.to_string())]).unwrap();
+    match sidecar.connections(query) {
+        Ok(listing) => assert_eq!((seen("bpf_sk_storage_map (list)"), listing.total), (1, 2 * known)),
+        Err(error) => assert_eq!(seen("bpf_sk_storage_map (list)"), 0, "{error}"),
+    }
+
+    let to = SocketAddr::new(B4.parse().unwrap(), silent);
+    let connect = move || TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_err();
+    let before = network.kernel_counter(&network.b, "Tcp", "RetransSegs");
+    assert!(network.within(&network.a, connect).join().unwrap());
+    let (metrics, [_, after]) = network.retransmits_at_rest(&sidecar);
+    network.unfilter(&network.a, "input");
+    assert!(after > before, "its SYN came again");
+    let labels = [("role", "server"), ("dst_port", &*silent.to_string())];
+    assert_eq!(metrics.sum(RETRANSMITS, &labels), seen("tcp_retransmit_synack") * (after - before));
 }
 
 #[test]
@@ -599,7 +650,7 @@ fn labels_can_be_asked_for() {
 
 fn labels_of_three_connections() {
     let mut wish = Wish::default();
-    wish.config.tcp.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
+    wish.config.tcp.own.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let port = port_of(&listener).to_string();

@@ -21,6 +21,7 @@ pub const SPEC: Spec = Spec {
     name: "drops",
     summary: "dropped packets, by the kernel's reason, protocol, function and socket",
     hooks: HOOKS,
+    asked: |config| &config.drops.hook,
     enums: &[reasons::CORE, reasons::SUBSYSTEMS],
     needs: Some("tcp"),
     rank: 20,

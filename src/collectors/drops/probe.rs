@@ -61,7 +61,7 @@ struct Drops<'a> {
 
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let drops = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = DropsSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
@@ -84,12 +84,13 @@ fn prepare(open: &mut OpenDropsSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libb
 
 impl<'a> Drops<'a> {
     fn new(setup: &Setup<'_>, skel: DropsSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Drops<'a>> {
-        let names = |name| setup.kernel.enumeration(name);
+        // Where the tracepoint tells none, every drop would have the first one.
+        let told = |name| if plan.takes("drops_bare") { &[] } else { setup.kernel.enumeration(name) };
         Ok(Drops {
             limits: setup.limits,
             identity: setup.identity.clone(),
             target: setup.target.clone(),
-            reasons: Reasons::new(names(reasons::CORE), names(reasons::SUBSYSTEMS)),
+            reasons: Reasons::new(told(reasons::CORE), told(reasons::SUBSYSTEMS)),
             drops: CpuTable::new(skel.object(), "drops")?,
             functions: SlotTable::new(skel.object(), "function")?,
             skel,

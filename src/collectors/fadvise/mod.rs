@@ -2,17 +2,17 @@
 //!
 //! | hook | kind | cost |
 //! |---|---|---|
-//! | `fadvise64` | fexit of `ksys_fadvise64_64` (x86_64), `__arm64_sys_fadvise64_64` or `__riscv_sys_fadvise64_64` | event |
+//! | `fadvise64` | fexit of `ksys_fadvise64_64`; on arm64 and riscv64 of `__arm64_sys_fadvise64_64` and so on | event |
 //! | | kretprobe on it: of calls that wait at the same time the kernel may miss some | event |
-//! | | tracepoint `sys_exit_fadvise64` (x86_64) or `sys_exit_fadvise64_64`: without calls of 32-bit processes | every system call of the machine |
-//! | `ksys_fadvise64_64` | fexit, but for x86_64: calls of 32-bit processes | event |
+//! | | tracepoint of its end: without calls of 32-bit processes | every system call of the machine |
+//! | `ksys_fadvise64_64` | on arm64 and riscv64: fexit, for calls of 32-bit processes | event |
 //! | `mm_filemap_delete_from_page_cache` | tp_btf | event: tens of ns for each folio that leaves the page cache |
 //! | `mm_filemap_add_to_page_cache` | tp_btf | event: as much for each that enters, while evicted pages are remembered |
 //!
 //! `ksys_fadvise64_64` is what every system call of the kind goes through, the 32-bit ones too, before the descriptor is
-//! looked up. Where a system call of 64 bits is the only one beside it in its file, the compiler makes it a part of that,
-//! and only the others still come through it. `vfs_fadvise` behind it does not see bad descriptors, and does see `readahead`, MADV_WILLNEED and overlayfs
-//! calling itself. io_uring goes around both hooks: its calls are not counted.
+//! looked up. Where the system call of 64 bits is the only one beside it in its file, the compiler may make it a part of
+//! that, and then only the others come through it. `vfs_fadvise` behind it does not see bad descriptors, and does see
+//! `readahead`, MADV_WILLNEED and overlayfs calling itself. io_uring goes around both hooks: its calls are not counted.
 //!
 //! Only the end of a call is hooked. Whoever needs to know that a task is within one looks at the registers with which it
 //! entered the kernel.
@@ -51,6 +51,7 @@ pub const SPEC: Spec = Spec {
     name: "fadvise",
     summary: "posix_fadvise calls by process and advice, and the pages that DONTNEED evicts from the page cache",
     hooks: HOOKS,
+    asked: |config| &config.fadvise.hook,
     enums: &[],
     needs: None,
     rank: 30,

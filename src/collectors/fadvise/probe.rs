@@ -83,7 +83,7 @@ struct Fadvise<'a> {
 
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let fadvise = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = FadviseSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
@@ -111,7 +111,7 @@ fn sees_reads(plan: &Plan) -> bool {
 }
 
 fn window_ns(setup: &Setup<'_>) -> u64 {
-    u64::try_from(setup.config.fadvise.read_back_window.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(setup.config.fadvise.own.read_back_window.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl<'a> Fadvise<'a> {

@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether a hook of this collector is worth its price.
+    /// Whether a hook is to be used, or belongs to an option that is off.
     pub fn wants(&self, hook: &Hook) -> bool {
         self.lookups || hook.name != LOOKUPS
     }
@@ -45,6 +45,7 @@ pub const SPEC: Spec = Spec {
     name: "page-cache",
     summary: "The page cache: pages that come, go and get dirty, and reads that had to wait, by process and device",
     hooks: HOOKS,
+    asked: |config| &config.page_cache.hook,
     enums: &[],
     needs: None,
     rank: 10,

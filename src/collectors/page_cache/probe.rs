@@ -72,8 +72,7 @@ struct PageCache<'a> {
 
 /// Loads and attaches. What is in the page cache by then was added before, and is not counted.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let hooks = super::HOOKS.iter().filter(|hook| setup.config.wants(hook));
-    let mut plan = Plan::new(hooks, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let page_cache = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = PageCacheSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;

@@ -22,6 +22,7 @@ pub const SPEC: Spec = Spec {
     name: "reclaim",
     summary: "Memory reclaim: stalls of tasks by process, pages scanned and reclaimed by cause, refaults",
     hooks: HOOKS,
+    asked: |config| &config.reclaim.hook,
     enums: &[vmstat::NODE_STATS],
     needs: None,
     rank: 40,

@@ -54,7 +54,7 @@ struct Reclaim<'a> {
 /// Loads and attaches; the kernel's own counters count from here on.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
     let tells_cgroups = vmstat::tells_cgroups(setup.kernel.enumeration(vmstat::NODE_STATS));
-    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let reclaim = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = ReclaimSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;

@@ -25,6 +25,7 @@ pub const SPEC: Spec = Spec {
     name: "retransmit",
     summary: "why TCP segments are sent again, time lost waiting for that, and resets, by process and peer",
     hooks: HOOKS,
+    asked: |config| &config.retransmit.hook,
     enums: &[decode::RESET_REASONS],
     needs: Some("tcp"),
     rank: 50,

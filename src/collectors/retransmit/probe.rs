@@ -73,7 +73,7 @@ struct Retransmit<'a> {
 
 /// Loads and attaches.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let retransmit = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = RetransmitSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;

@@ -54,6 +54,7 @@ pub const SPEC: Spec = Spec {
     name: "tcp",
     summary: "TCP connections: bytes, segments, retransmissions, round trips, failures, by process and peer",
     hooks: HOOKS,
+    asked: |config| &config.tcp.hook,
     enums: &[],
     needs: None,
     rank: 60,

@@ -102,7 +102,7 @@ pub(super) struct Tcp<'a> {
 
 /// Loads and attaches: first the hooks, then the walk that takes over what is older, so that nothing falls between.
 pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Collector + 'a>, LoadError> {
-    let mut plan = Plan::new(super::HOOKS, setup.kernel, setup.named);
+    let mut plan = setup.plan(&super::SPEC);
     let mut tcp = load::load(&mut plan, setup.kernel, |plan| {
         let mut open = TcpSkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
         prepare(&mut open, plan, setup)?;
@@ -124,7 +124,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
 
 /// Everything that has to be settled before the kernel sees the programs.
 fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf_rs::Result<()> {
-    let labels = &setup.config.tcp.labels;
+    let labels = &setup.config.tcp.own.labels;
     let has = |label| u8::from(labels.contains(&label));
     let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has read-only data");
     rodata.config = tcp_config {
@@ -151,7 +151,7 @@ impl<'a> Tcp<'a> {
         let lister = plan.takes("tcp_list").then(|| listing::attach(&skel)).transpose()?;
         let object = skel.object();
         Ok(Tcp {
-            decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp),
+            decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp.own),
             limits: setup.limits,
             identity: setup.identity.clone(),
             target: setup.target.clone(),
