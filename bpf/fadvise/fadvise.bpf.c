@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Calls of posix_fadvise(), and what they do to the page cache. One of the first three programs is attached, at the end
- * of the call: the function that all system calls of the kind go through, whatever the descriptor and the width of the
- * caller, or the system call itself.
+ * Calls of posix_fadvise(), and what they do to the page cache. One of the programs of calls is attached, at the end of
+ * the call: to the function that all system calls of the kind go through, whatever the descriptor and the width of the
+ * caller, or to the system call itself. The compiler may make a copy of that function a part of the system call, as it
+ * does on arm64 and riscv64; there the system call is hooked, and the function for callers of 32 bits.
  */
 #include "call.bpf.h"
 #include "cost.bpf.h"
@@ -80,15 +81,74 @@ int BPF_PROG(fadvise_fexit, int fd, __s64 offset, __s64 len, int advice, int res
 	return 0;
 }
 
+SEC("fexit/ksys_fadvise64_64")
+int BPF_PROG(fadvise_fexit_compat, int fd, __s64 offset, __s64 len, int advice, int result)
+{
+	struct fadvise_args args = { .fd = fd, .offset = offset, .len = len, .advice = advice };
+	__u64 begin = cost_begin(&fadvise_fexit_compat_cost);
+	struct native_call call = {};
+
+	if (!native_call(&call))
+		called(&args, result);
+	cost_end(&fadvise_fexit_compat_cost, begin);
+	return 0;
+}
+
+static __always_inline void call_of_current(int result)
+{
+	struct fadvise_args args = {};
+
+	if (args_of_current(&args))
+		called(&args, result);
+}
+
+SEC("fexit/__arm64_sys_fadvise64_64")
+int BPF_PROG(fadvise_fexit_arm64, void *regs, long result)
+{
+	__u64 begin = cost_begin(&fadvise_fexit_arm64_cost);
+
+	call_of_current(result);
+	cost_end(&fadvise_fexit_arm64_cost, begin);
+	return 0;
+}
+
+SEC("fexit/__riscv_sys_fadvise64_64")
+int BPF_PROG(fadvise_fexit_riscv, void *regs, long result)
+{
+	__u64 begin = cost_begin(&fadvise_fexit_riscv_cost);
+
+	call_of_current(result);
+	cost_end(&fadvise_fexit_riscv_cost, begin);
+	return 0;
+}
+
 SEC("kretprobe/ksys_fadvise64_64")
 int fadvise_return(void *regs)
 {
 	__u64 begin = cost_begin(&fadvise_return_cost);
-	struct fadvise_args args = {};
 
-	if (args_of_current(&args))
-		called(&args, returned(regs));
+	call_of_current(returned(regs));
 	cost_end(&fadvise_return_cost, begin);
+	return 0;
+}
+
+SEC("kretprobe/__arm64_sys_fadvise64_64")
+int fadvise_return_arm64(void *regs)
+{
+	__u64 begin = cost_begin(&fadvise_return_arm64_cost);
+
+	call_of_current(returned(regs));
+	cost_end(&fadvise_return_arm64_cost, begin);
+	return 0;
+}
+
+SEC("kretprobe/__riscv_sys_fadvise64_64")
+int fadvise_return_riscv(void *regs)
+{
+	__u64 begin = cost_begin(&fadvise_return_riscv_cost);
+
+	call_of_current(returned(regs));
+	cost_end(&fadvise_return_riscv_cost, begin);
 	return 0;
 }
 
@@ -96,10 +156,8 @@ SEC("tracepoint/syscalls/sys_exit_fadvise64")
 int fadvise_syscall(struct trace_event_raw_sys_exit *ctx)
 {
 	__u64 begin = cost_begin(&fadvise_syscall_cost);
-	struct fadvise_args args = {};
 
-	if (args_of_current(&args))
-		called(&args, ctx->ret);
+	call_of_current(ctx->ret);
 	cost_end(&fadvise_syscall_cost, begin);
 	return 0;
 }

@@ -28,7 +28,12 @@ struct {
 } blocks SEC(".maps");
 
 COST(fadvise_fexit);
+COST(fadvise_fexit_compat);
+COST(fadvise_fexit_arm64);
+COST(fadvise_fexit_riscv);
 COST(fadvise_return);
+COST(fadvise_return_arm64);
+COST(fadvise_return_riscv);
 COST(fadvise_syscall);
 COST(fadvise_evicted);
 COST(fadvise_read_back);

@@ -1,7 +1,7 @@
 //! Classic tracepoints, by their number: libbpf would look for it in tracefs each time, where it may not be mounted.
 
 use std::io::Error;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::{Link, ProgramMut};
 use libc::c_ulong;
@@ -48,7 +48,7 @@ pub fn attach(program: &ProgramMut<'_>, number: u32) -> libbpf_rs::Result<Link> 
         return Err(Error::last_os_error().into());
     }
     // SAFETY: a descriptor that the call made, and nobody else has.
-    let event = unsafe { OwnedFd::from_raw_fd(outcome as i32) };
+    let event = unsafe { OwnedFd::from_raw_fd(outcome as RawFd) };
     let link = program.attach_perf_event(event.as_raw_fd())?;
     let _ = event.into_raw_fd(); // the link closes it
     Ok(link)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_long, syscall};
 use nix::fcntl::{OFlag, open, openat};
@@ -63,5 +63,5 @@ fn owned(outcome: c_long) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor that a system call has just made, and nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(outcome as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(outcome as RawFd) })
 }
