@@ -7,7 +7,7 @@ import sys
 import time
 
 import programs
-from measure import (DAEMON, Company, Daemon, Holders, Load, command_cpu_ns, median, median_interval, progress,
+from measure import (DAEMON, LOAD, Company, Daemon, Holders, Load, command_cpu_ns, median, median_interval, progress,
                      quantile, unreclaimable)
 
 MIB = 1 << 20
