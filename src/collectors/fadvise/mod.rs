@@ -60,37 +60,6 @@ pub const SPEC: Spec = Spec {
     start: probe::start,
 };
 
-<<<<<<< HEAD
-const HOOKS: &[Hook] = &[
-    Hook {
-        name: "fadvise64",
-        without: None,
-        alternatives: &[
-            Alternative::new(HookKind::Fexit, "fadvise_fexit", "ksys_fadvise64_64").since(LINUX_5_13),
-            Alternative::new(HookKind::Kprobe, "fadvise_return", "ksys_fadvise64_64")
-                .lacking("of many calls that wait for a disk at the same time some are not counted"),
-            Alternative::new(HookKind::Tracepoint, "fadvise_syscall", "syscalls/sys_exit_fadvise64")
-                .lacking("calls of 32-bit processes are not counted")
-                .taxing("about 40 ns of every system call of the machine"),
-        ],
-    },
-    Hook {
-        name: "mm_filemap_delete_from_page_cache",
-        without: Some("what DONTNEED evicts is not known"),
-        alternatives: &[Alternative::tp_btf("fadvise_evicted", "mm_filemap_delete_from_page_cache")],
-    },
-    Hook {
-        name: "mm_filemap_add_to_page_cache",
-        without: Some("what is read back after DONTNEED is not known"),
-        alternatives: &[
-            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_5_12),
-            Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").before(LINUX_5_12).lacking(
-                "of neighbouring pages that two CPUs read back at the same moment some may count twice, or never",
-            ),
-        ],
-    },
-];
-=======
 /// What the system call is to the kernel, and the programs for that.
 struct SystemCall {
     function: &'static str,
@@ -133,7 +102,7 @@ const CALLS: Hook = Hook {
     name: "fadvise64",
     without: None,
     alternatives: &[
-        Alternative::new(HookKind::Fexit, CALL.fexit, CALL.function),
+        Alternative::new(HookKind::Fexit, CALL.fexit, CALL.function).since(LINUX_5_13),
         Alternative::new(HookKind::Kprobe, CALL.kretprobe, CALL.function)
             .lacking("of many calls that wait for a disk at the same time some are not counted"),
         Alternative::new(HookKind::Tracepoint, "fadvise_syscall", CALL.tracepoint)
@@ -157,6 +126,10 @@ const EVICTED: Hook = Hook {
 const READ_BACK: Hook = Hook {
     name: "mm_filemap_add_to_page_cache",
     without: Some("what is read back after DONTNEED is not known"),
-    alternatives: &[Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache")],
+    alternatives: &[
+        Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_5_12),
+        Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache")
+            .before(LINUX_5_12)
+            .lacking("of neighbouring pages that two CPUs read back at the same moment some may count twice, or never"),
+    ],
 };
->>>>>>> cross
