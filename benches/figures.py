@@ -330,7 +330,8 @@ def binary():
 
 
 def cpus():
-    """virtual machines (emulated): only ratios tell"""
+    """emulated machines, cheapest tenth"""
+    # Only ratios tell there. Whatever else this machine does counts as CPU time, so that most of the costs are too high.
     here = os.getcwd()
     kernel = subprocess.check_output(["tests/vm/fetch", "6.12"], text=True).strip()
     files = [f"{here}/{file}" for file in (DAEMON, LOAD, "benches/cpus.sh")]
@@ -344,14 +345,13 @@ def cpus():
                 costs[line[0]].append(int(line[2]) / int(line[1]))
             elif line[0] == "pass":
                 sockets, passes, before, after = map(float, line[1:])
-        ratios = [on / off for on, off in zip(costs["with"], costs["without"])]
+        ratio = quantile(costs["with"], 0.1) / quantile(costs["without"], 0.1)
         on_all = f"{count} CPUs at once" if count > 1 else "1 CPU"
-        row(f"connect, 64 bytes and back, close, on {on_all}: CPU with / without", "", spread(ratios, "{:.2f}"),
-            cpus.__doc__)
+        row(f"connect, 64 bytes and back, close, on {on_all}: CPU with / without", "", f"{ratio:.2f}", cpus.__doc__)
         one_pass = (after - before) / passes
         pass_of_one = pass_of_one or one_pass
         row(f"a pass over {sockets:,.0f} sockets with {count} CPUs, against one", "",
-            f"{one_pass / pass_of_one:.2f}", cpus.__doc__)
+            f"{one_pass / pass_of_one:.2f}", "emulated machines")
 
 
 FIGURES = (rr, crr, filtered, events, scrape, listing, rss, kernel, start, cpu, encode, binary, others, each)

@@ -20,8 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 
 use crate::fixture::{
-    B4, B6, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, ports, run, seen, serve,
-    serve_here,
+    B4, B6, MISSED_RUNS, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, ports, run,
+    seen, serve, serve_here,
 };
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
@@ -225,7 +225,8 @@ fn a_dual_stack_socket_counts_as_ipv4() {
     }
 }
 
-/// Every byte once, while passes and closes race: the counters never go down, and end at what was sent.
+/// Every byte once, while passes and closes race: the counters never go down, and end at what was sent, but for connections
+/// of which the kernel says that it left out a run (docs/details.md).
 #[test]
 fn totals_survive_a_storm_of_passes_and_closes() {
     const CLIENTS: usize = 4;
@@ -250,8 +251,15 @@ fn totals_survive_a_storm_of_passes_and_closes() {
     servers.into_iter().for_each(|server| server.join().unwrap());
     let n = (CLIENTS * EACH) as u64;
     let metrics = sidecar.until(all_closed(port, n));
-    assert_eq!(account(&metrics, "client", port), finished(64 * n, 512 * n, n), "client, {passes} passes");
-    assert_eq!(account(&metrics, "server", port), finished(512 * n, 64 * n, n), "server, {passes} passes");
+    let left_out = metrics.sum(MISSED_RUNS, &[("program", "tcp_state")]);
+    for (role, sent, received) in [("client", 64, 512), ("server", 512, 64)] {
+        let found = account(&metrics, role, port);
+        let of = |n| finished(sent * n, received * n, n);
+        let (least, most) = (of(n.saturating_sub(left_out)), of(n));
+        let within = |field: fn(&Account) -> u64| (field(&least)..=field(&most)).contains(&field(&found));
+        let fields: [fn(&Account) -> u64; 5] = [|a| a.sent, |a| a.received, |a| a.opened, |a| a.closed, |a| a.active];
+        assert!(fields.into_iter().all(within), "{role}, {passes} passes, {left_out} left out: {found:?} of {most:?}");
+    }
 }
 
 #[test]
