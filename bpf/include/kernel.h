@@ -39,6 +39,7 @@ enum bpf_func_id {
 	BPF_FUNC_check_mtu = 163,
 	BPF_FUNC_snprintf = 165,
 	BPF_FUNC_task_pt_regs = 175,
+	BPF_FUNC_loop = 181,
 };
 
 /* include/linux/socket.h */

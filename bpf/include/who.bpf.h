@@ -13,6 +13,15 @@ static __always_inline void process_comm(__u8 *comm, struct task_struct *task)
 {
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 
+	/*
+	 * Before 5.17 ("fs/exec: replace strlcpy with strscpy_pad in __set_task_comm") what is left of a longer name
+	 * stays behind the end of a shorter one.
+	 */
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		__builtin_memset(comm, 0, sizeof(leader->comm));
+		bpf_probe_read_kernel_str(comm, sizeof(leader->comm), leader->comm);
+		return;
+	}
 	bpf_probe_read_kernel(comm, sizeof(leader->comm), leader->comm);
 }
 

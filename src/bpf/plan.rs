@@ -86,6 +86,14 @@ impl Alternative {
         Alternative { tax, ..self }
     }
 
+    /// Why it is for kernels of other versions, if it is. It is not tried there then, nor taken if it could be had.
+    pub fn unsuited(&self, kernel: &Kernel) -> Option<String> {
+        let since = self.since.filter(|&version| !kernel.is_since(version));
+        let before = self.before.filter(|&version| kernel.is_since(version));
+        let older = since.map(|version| format!("this kernel is older than Linux {}", version.number));
+        older.or_else(|| before.map(|version| format!("this way is for kernels before Linux {}", version.number)))
+    }
+
     fn uses(&self, program: &str) -> bool {
         self.program == program || (!self.along.is_empty() && self.along == program)
     }
@@ -318,11 +326,8 @@ pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     if kernel.lockdown == Some(Lockdown::Confidentiality) {
         return Some("the kernel is locked down (confidentiality): no program may read its memory".to_owned());
     }
-    if let Some(version) = way.since.filter(|&version| !kernel.is_since(version)) {
-        return Some(format!("this kernel is older than Linux {}", version.number));
-    }
-    if let Some(version) = way.before.filter(|&version| kernel.is_since(version)) {
-        return Some(format!("this way is for kernels before Linux {}", version.number));
+    if let Some(reason) = way.unsuited(kernel) {
+        return Some(reason);
     }
     match way.kind {
         HookKind::TpBtf if !kernel.has_tracepoint(target) => Some(format!("this kernel has no tracepoint {target}")),
@@ -414,9 +419,9 @@ mod tests {
         }];
         let helpers = [(0, LINUX_5_12.helper.to_owned())];
         let recent = Kernel { enums: [(kernel::HELPERS.to_owned(), helpers.into())].into(), ..kernel(2) };
-        let plan = Plan::new(HOOKS, &recent, false);
+        let plan = Plan::new(HOOKS, &recent, Terms::default());
         assert!(plan.since_5_12() && plan.takes("new") && !plan.takes("old") && !plan.takes("cleaner"));
-        let mut plan = Plan::new(HOOKS, &kernel(2), false);
+        let mut plan = Plan::new(HOOKS, &kernel(2), Terms::default());
         assert!(!plan.since_5_12() && plan.takes("old") && plan.takes("cleaner") && !plan.takes("new"));
         assert_eq!(plan.missing(), "some are not seen (sockets: this kernel is older than Linux 5.12)");
         // One does not go without the other.

@@ -39,7 +39,8 @@ fn every_way_of(spec: &'static Spec, wanted: fn(&Hook) -> bool, exact: Exact<'_>
     let kernel = Kernel::probe(btf_names());
     let mut matrix = Matrix { spec, exact, outcomes: BTreeMap::new(), failures: Vec::new() };
     for mut forced in forced(spec, &kernel) {
-        forced.ways.retain(|way| wanted(way.hook));
+        // What is for kernels of other versions is no matter of what this one refuses.
+        forced.ways.retain(|way| wanted(way.hook) && way.how.unsuited(&kernel).is_none());
         matrix.forced(&forced);
     }
     for hook in spec.hooks.iter().filter(|hook| wanted(hook)) {
