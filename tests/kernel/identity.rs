@@ -29,7 +29,7 @@ fn start(host: impl Fn(&mut Kernel)) -> Identity {
     let mut kernel = Kernel::probe(app::btf_names());
     host(&mut kernel);
     let identity = Identity::start(&nobody(), &kernel, || ());
-    identity.settle(Duration::from_secs(10));
+    identity.settle(Duration::from_secs(60));
     identity
 }
 
@@ -185,7 +185,9 @@ fn without_programs_folders_are_looked_at_when_somebody_asks() {
     assert_eq!(of(&identity, group.number), (None, None));
     let wanted = (Some(group.path.clone()), Some(ID.to_owned()));
     assert_eq!(until(&wanted, || of(&identity, group.number)), wanted);
-    assert_eq!(identity.generation(), generation + 1, "what was shown is to be made anew");
+    // It says so a moment after it is known.
+    let told = until(&(generation + 1), || identity.generation());
+    assert_eq!(told, generation + 1, "what was shown is to be made anew");
 }
 
 #[test]
