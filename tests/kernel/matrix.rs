@@ -5,7 +5,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ebpf_sidecar::bpf::plan::{Hook, Plan, unavailable};
+use ebpf_sidecar::bpf::plan::{Alternative, Hook, Plan, unavailable};
 use ebpf_sidecar::collectors::{self, AUTO, Spec, btf_names};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::status::Status;
@@ -66,11 +66,9 @@ impl Matrix<'_> {
     /// Takes away one way after another of those that a host would take for a hook.
     fn taken_away(&mut self, hook: &'static Hook, mut kernel: Kernel) {
         loop {
-            let plan = self.plan(&kernel, AUTO);
-            let Some(how) = hook.alternatives.iter().find(|way| plan.takes(way.program)) else { return };
+            let Some(how) = self.taken(hook, &kernel) else { return };
             take_away(&mut kernel, how);
-            let plan = self.plan(&kernel, AUTO);
-            let next = hook.alternatives.iter().find(|way| plan.takes(way.program));
+            let (plan, next) = (self.plan(&kernel, AUTO), self.taken(hook, &kernel));
             let missing = hook.without.filter(|_| plan.check().is_ok()).unwrap_or("the module cannot run");
             let instead = next.map_or(missing.to_owned(), |how| Way { hook, how }.label());
             let outcome = match plan.check() {
@@ -80,6 +78,12 @@ impl Matrix<'_> {
             let label = format!("without {}", Way { hook, how }.label());
             self.told(hook, &label, outcome.map(|_| format!("ok: {instead}")));
         }
+    }
+
+    /// The way that the plan takes; a program may be in several, for kernels of different versions.
+    fn taken(&self, hook: &'static Hook, kernel: &Kernel) -> Option<&'static Alternative> {
+        let plan = self.plan(kernel, AUTO);
+        hook.alternatives.iter().find(|way| plan.takes(way.program) && unavailable(way, kernel).is_none())
     }
 
     fn plan(&self, kernel: &Kernel, setting: &str) -> Plan {
