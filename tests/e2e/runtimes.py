@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -205,7 +206,15 @@ class Containerd(Runtime):
     def remove(self, container):
         container = self.api.messages.Container(container_id=container)
         self.call("StopContainer", container)
-        self.call("RemoveContainer", container)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return self.call("RemoveContainer", container)
+            except grpc.RpcError as error:
+                # It may be told that the container has ended a moment after it has stopped it.
+                if "still running" not in error.details() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def leave(self):
         try:
