@@ -159,7 +159,7 @@ static __always_inline struct cgroup *folio_cgroup(struct folio *folio)
 	else if (bpf_core_field_exists(struct page, memcg_data))
 		data = ((struct page *)folio)->memcg_data;
 	else if (bpf_core_field_exists(struct page, mem_cgroup)) /* until 5.10 */
-		data = (unsigned long)((struct page *)folio)->mem_cgroup;
+		data = (unsigned long)BPF_CORE_READ((struct page *)folio, mem_cgroup);
 	data &= ~(unsigned long)MEMCG_DATA_FLAGS;
 	if (!data)
 		return NULL;

@@ -8,22 +8,27 @@ use std::os::fd::AsRawFd;
 
 /// Delays are accounted for tasks that are made while this lives.
 pub struct Accounting {
-    before: String,
+    before: Option<String>,
 }
 
 const SWITCH: &str = "/proc/sys/kernel/task_delayacct";
 
 impl Accounting {
     pub fn on() -> Accounting {
-        let before = fs::read_to_string(SWITCH).expect("the kernel has CONFIG_TASK_DELAY_ACCT");
-        fs::write(SWITCH, "1").expect("root may switch it on");
+        // Before 5.14 there is no switch, and it is always on.
+        let before = fs::read_to_string(SWITCH).ok();
+        if before.is_some() {
+            fs::write(SWITCH, "1").expect("root may switch it on");
+        }
         Accounting { before }
     }
 }
 
 impl Drop for Accounting {
     fn drop(&mut self) {
-        let _ = fs::write(SWITCH, &self.before);
+        if let Some(before) = &self.before {
+            let _ = fs::write(SWITCH, before);
+        }
     }
 }
 

@@ -88,7 +88,7 @@ const HOOKS: &[Hook] = &[
         name: LOOKUPS,
         without: Some("pages that reads ask for are not counted"),
         alternatives: &[
-            Alternative::tp_btf("page_cache_lookup", "mm_filemap_get_pages"),
+            Alternative::tp_btf("page_cache_lookup", "mm_filemap_get_pages").since(LINUX_5_13),
             Alternative::new(HookKind::Fexit, "page_cache_lookup_fexit", "filemap_get_pages").since(LINUX_5_13),
         ],
     },
