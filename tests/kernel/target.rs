@@ -96,16 +96,17 @@ impl Waiting {
 /// A cgroup that undoes itself.
 struct Folder(PathBuf);
 
-/// Where the hierarchy of version 2 is.
+/// Where the hierarchy of version 2 is, or that of the memory controller where there is none.
 fn root() -> PathBuf {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mount(&mountinfo, "cgroup2", "rw").expect("version 2 is mounted")
+    mount(&mountinfo, "cgroup2", "rw").unwrap_or_else(memory_root)
 }
 
 /// Where the hierarchy is by which workloads are known: that of the memory controller.
 fn memory_root() -> PathBuf {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mount(&mountinfo, "cgroup", "memory").unwrap_or_else(root)
+    let version_1 = mount(&mountinfo, "cgroup", "memory");
+    version_1.or_else(|| mount(&mountinfo, "cgroup2", "rw")).expect("control groups are mounted")
 }
 
 impl Folder {
