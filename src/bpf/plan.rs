@@ -417,7 +417,7 @@ mod tests {
                 Alternative::tp_btf("old", "kfree_skb").along("cleaner").lacking("some are not seen"),
             ],
         }];
-        let helpers = [(0, LINUX_5_12.helper.to_owned())];
+        let helpers = [(0, LINUX_5_12.sign.to_owned())];
         let recent = Kernel { enums: [(kernel::HELPERS.to_owned(), helpers.into())].into(), ..kernel(2) };
         let plan = Plan::new(HOOKS, &recent, Terms::default());
         assert!(plan.since_5_12() && plan.takes("new") && !plan.takes("old") && !plan.takes("cleaner"));

@@ -24,7 +24,7 @@ use crate::bpf::plan::{Hook, Only, Plan, Terms, btf_name, kinds};
 use crate::connections::{Connection, Query};
 use crate::events::Events;
 use crate::identity::Identity;
-use crate::kernel::{HELPERS, Kernel};
+use crate::kernel::{HELPERS, Kernel, LINUX_7_0};
 use crate::snapshot::{Descriptor, Family};
 use crate::status::{MapReport, ProgramReport};
 use crate::target::Target;
@@ -337,7 +337,7 @@ impl CollectError {
 /// What the plans of all collectors ask a kernel's BTF for.
 pub fn btf_names() -> Vec<String> {
     let ways = ALL.iter().flat_map(|spec| spec.hooks).flat_map(|hook| hook.alternatives).map(btf_name);
-    let enums = ALL.iter().flat_map(|spec| spec.enums).copied().chain([HELPERS]);
+    let enums = ALL.iter().flat_map(|spec| spec.enums).copied().chain([HELPERS, LINUX_7_0.sign]);
     ways.chain(enums.map(str::to_owned)).collect()
 }
 

@@ -55,20 +55,24 @@ pub struct Kernel {
 pub struct Version {
     /// As in 5.12.
     pub number: &'static str,
-    /// A helper of BPF that came with it, as it is called in `enum bpf_func_id`.
-    pub helper: &'static str,
+    /// What came with it: a helper of BPF, as it is called in `enum bpf_func_id`, or a function of the kernel.
+    pub sign: &'static str,
 }
 
 /// Atomic operations with a result, and what tracing programs learned in 5.11: see `since_5_12()` of
 /// bpf/include/compat.bpf.h.
-pub const LINUX_5_12: Version = Version { number: "5.12", helper: "BPF_FUNC_check_mtu" };
+pub const LINUX_5_12: Version = Version { number: "5.12", sign: "BPF_FUNC_check_mtu" };
 
 /// Programs on functions can be attached again after they were detached (commit f3a95075549e, "bpf: Allow trampoline
 /// re-attach for tracing and lsm programs"), as a pause has it.
-pub const LINUX_5_13: Version = Version { number: "5.13", helper: "BPF_FUNC_snprintf" };
+pub const LINUX_5_13: Version = Version { number: "5.13", sign: "BPF_FUNC_snprintf" };
+
+/// A socket that is freed leaves its storage to whoever iterates over all of it, with a pointer to the rest set to NULL;
+/// `__bpf_sk_storage_map_seq_show()` follows that pointer, and the kernel crashes. Seen in 7.2, once in a storm of closes.
+pub const LINUX_7_0: Version = Version { number: "7.0", sign: "bpf_selem_unlink_nofail" };
 
 /// The ring buffer, iterators and the capabilities of their own: without them nothing here runs.
-const LINUX_5_8: Version = Version { number: "5.8", helper: "BPF_FUNC_ringbuf_output" };
+const LINUX_5_8: Version = Version { number: "5.8", sign: "BPF_FUNC_ringbuf_output" };
 
 /// Why nothing can run on this kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -154,7 +158,7 @@ impl Kernel {
 
     /// Whether it is of that version or later, as far as BPF is concerned.
     pub fn is_since(&self, version: Version) -> bool {
-        self.enumeration(HELPERS).iter().any(|(_, helper)| helper == version.helper)
+        self.has_function(version.sign) || self.enumeration(HELPERS).iter().any(|(_, helper)| helper == version.sign)
     }
 
     /// Whether anything can run here.

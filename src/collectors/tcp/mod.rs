@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use crate::bpf::plan::{Alternative, Hook};
-use crate::kernel::LINUX_5_12;
+use crate::kernel::{LINUX_5_12, LINUX_7_0};
 use crate::status::HookKind;
 
 /// `collector.tcp`.
@@ -69,6 +69,10 @@ pub const SPEC: Spec = Spec {
 const ELSEWHERE: &str = "connections in network namespaces without a name in which nobody with a TCP socket lives are \
                          counted when they close, and those older than the daemon are not seen there";
 
+/// See [`LINUX_7_0`].
+const CRASH: &str = "the risk that the kernel crashes: since 7.0 it may, when a socket is closed in the very moment in \
+                     which a pass looks at it";
+
 const HOOKS: &[Hook] = &[
     Hook {
         name: "inet_sock_set_state",
@@ -84,7 +88,8 @@ const HOOKS: &[Hook] = &[
         name: "bpf_sk_storage_map",
         without: None,
         alternatives: &[
-            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0),
+            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_7_0).taxing(CRASH),
             Alternative::new(HookKind::Iter, "tcp_pass_old", "tcp")
                 .before(LINUX_5_12)
                 .along("tcp_gone")
@@ -95,7 +100,8 @@ const HOOKS: &[Hook] = &[
         name: "bpf_sk_storage_map (list)",
         without: Some("live connections cannot be listed"),
         alternatives: &[
-            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0),
+            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_7_0).taxing(CRASH),
             Alternative::new(HookKind::Iter, "tcp_list_old", "tcp").before(LINUX_5_12),
         ],
     },
@@ -108,3 +114,27 @@ const HOOKS: &[Hook] = &[
         ],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::Config;
+    use crate::kernel::{HELPERS, Kernel, iterator, tracepoint};
+
+    #[test]
+    fn kernels_that_may_crash_are_left_alone_unless_the_module_is_named() {
+        let known = [tracepoint("inet_sock_set_state"), iterator("bpf_sk_storage_map"), LINUX_7_0.sign.to_owned()];
+        let kernel = |known: &[String]| Kernel {
+            btf: Some(true),
+            names: known.iter().map(|name| (name.clone(), 3)).collect(),
+            enums: [(HELPERS.to_owned(), vec![(163, LINUX_5_12.sign.to_owned())])].into(),
+            ..Kernel::default()
+        };
+        let plan = |kernel: &Kernel, named| Config::default().plan(&SPEC, kernel, named);
+        assert!(plan(&kernel(&known), false).check().is_err_and(|missing| missing.declined));
+        assert!(plan(&kernel(&known), true).reports().iter().any(|hook| hook.tax == CRASH));
+        // Older ones are not concerned.
+        let older = plan(&kernel(&known[..2]), false);
+        assert!(older.check().is_ok() && older.reports().iter().all(|hook| hook.tax.is_empty()));
+    }
+}
