@@ -214,8 +214,10 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
     for ((role, kernel), (all, before)) in sides.iter().zip(all.into_iter().zip(before)) {
         let side = Side { metrics: &metrics, role, ports: &[port, shaken] };
         let [all, handshake] = [all - before[0], kernel.ext("TCPSynRetrans") - before[1]];
-        assert!(handshake > 0 && (*role == "server" || all > handshake), "{role}: {all}, {handshake}");
-        let synacks = if *role == "server" { handshake } else { 0 };
+        // Whether the client's timer runs out as well, is a matter of moments.
+        let is_server = *role == "server";
+        assert!(if is_server { handshake > 0 } else { all > handshake }, "{role}: {all}, {handshake}");
+        let synacks = if is_server { handshake } else { 0 };
         assert_eq!(side.kind("synack"), synacks * seen("tcp_retransmit_synack"), "{role}");
         assert_eq!(side.all(), all - synacks + side.kind("synack"), "{role}");
         assert_eq!(side.kind("other"), 0, "{role}");
