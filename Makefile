@@ -31,7 +31,7 @@ run: build ## build, and run the daemon as root
 	@scripts/as-root target/release/ebpf-sidecar
 
 .PHONY: test
-test: ## run everything that proves it works, on this kernel and on one in a virtual machine
+test: ## run what proves that it works: all on this kernel, the hooks in a virtual machine too (test-vm: all there)
 	@rm -rf target/tiers
 	@for tier in $(TIERS); do $(MAKE) --no-print-directory test-$$tier VM="$(or $(VM),smoke)"; done; \
 		tests/table $(TIERS)
