@@ -2,17 +2,22 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 
 use caps::{CapSet, Capability};
 use ebpf_sidecar::app::btf_names;
 use ebpf_sidecar::collectors::{self, Config};
-use ebpf_sidecar::kernel::{Kernel, Lockdown};
+use ebpf_sidecar::kernel::{HELPERS, Kernel, Lockdown};
 use ebpf_sidecar::status::Status;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
+use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{MapHandle, MapType};
 use nix::sys::prctl::set_keepcaps;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
+use serde_json::Value;
 
 use crate::fixture::{Sidecar, Wish, drain, in_process, listen, serve};
 
@@ -25,6 +30,40 @@ fn we_are_root() {
 fn the_kernel_describes_its_types() {
     let btf = Btf::from_vmlinux().expect("/sys/kernel/btf/vmlinux is readable");
     assert!(btf.type_by_name::<Struct>("tcp_sock").is_some(), "the kernel's BTF does not know struct tcp_sock");
+}
+
+/// A kernel that cannot run anything is refused by `check` and the daemon, with 2 and what it lacks; no other one is. What it
+/// lacks is asked of the kernel here, not of us.
+#[test]
+fn a_kernel_is_refused_if_nothing_can_run_on_it() {
+    const DAEMON: &str = env!("CARGO_BIN_EXE_ebpf-sidecar");
+    let started = |arguments: &[&str]| Command::new(DAEMON).args(arguments).output().expect("it starts");
+    let lacks = if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        Some("the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)")
+    } else if !makes_ring_buffers() {
+        Some("this kernel is older than Linux 5.8")
+    } else {
+        None
+    };
+    let check = started(&["check", "--output", "json"]);
+    let report: Value = serde_json::from_slice(&check.stdout).expect("JSON");
+    let conclusion = report["conclusion"].as_str().expect("it concludes");
+    let Some(lacks) = lacks else {
+        let fit = Kernel::probe([HELPERS]).fit();
+        assert!(fit.is_ok() && ["BTF", "older"].iter().all(|word| !conclusion.contains(word)), "{fit:?}: {conclusion}");
+        return;
+    };
+    assert!(conclusion.starts_with(&format!("it cannot run: {lacks}")), "{conclusion}");
+    assert_eq!(check.status.code(), Some(2));
+    let daemon = started(&["--metrics-port", "0", "--grpc-port", "0"]);
+    let said = String::from_utf8_lossy(&daemon.stderr);
+    assert_eq!(daemon.status.code(), Some(2), "{said}");
+    assert!(said.lines().any(|line| line.starts_with(&format!("ebpf-sidecar: {lacks}"))), "{said}");
+}
+
+fn makes_ring_buffers() -> bool {
+    let options = bpf_map_create_opts { sz: size_of::<bpf_map_create_opts>() as _, ..Default::default() };
+    MapHandle::create(MapType::RingBuf, Some("ring"), 0, 0, 1 << 16, &options).is_ok()
 }
 
 /// What a module needs of another is not there, and it says so instead of showing less in silence.
