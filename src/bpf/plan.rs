@@ -38,12 +38,15 @@ pub struct Alternative {
     pub before: Option<Version>,
     /// Another program that goes with it; empty if none does.
     pub along: &'static str,
+    /// It is run in each network namespace that there is, which takes `CAP_SYS_ADMIN`.
+    pub enters: bool,
 }
 
 impl Alternative {
     /// A way that lacks nothing and costs only when its event happens.
     pub const fn new(kind: HookKind, program: &'static str, target: &'static str) -> Alternative {
-        Alternative { kind, program, target, arguments: 0, lacks: "", tax: "", since: None, before: None, along: "" }
+        let (arguments, since, before) = (0, None, None);
+        Alternative { kind, program, target, arguments, lacks: "", tax: "", since, before, along: "", enters: false }
     }
 
     /// A tracepoint with typed arguments.
@@ -69,6 +72,11 @@ impl Alternative {
     /// Has another program loaded and attached with it, which hangs on what its section says.
     pub const fn along(self, program: &'static str) -> Alternative {
         Alternative { along: program, ..self }
+    }
+
+    /// Has it run in each network namespace.
+    pub const fn entering(self) -> Alternative {
+        Alternative { enters: true, ..self }
     }
 
     /// Says what is missing this way.
@@ -230,6 +238,11 @@ impl Plan {
         self.way(program).is_some()
     }
 
+    /// Whether something is run in each network namespace.
+    pub fn enters(&self) -> bool {
+        self.choices.iter().filter_map(Choice::way).any(|way| way.enters)
+    }
+
     /// The number of the classic tracepoint that this program is to hang on; `None` if it hangs on something else.
     pub fn number(&self, program: &str) -> Option<u32> {
         let way = self.way(program).filter(|way| way.kind == HookKind::Tracepoint && way.program == program)?;
@@ -255,6 +268,7 @@ impl Plan {
             name: choice.hook.name,
             kind: choice.way().map(|way| way.kind),
             tax: choice.way().map_or("", |way| way.tax),
+            enters: choice.way().is_some_and(|way| way.enters),
             forced: choice.forced,
             reason: if choice.taken.is_some() { String::new() } else { choice.reason() },
         };
