@@ -78,7 +78,7 @@ const fn stored(program: &'static str) -> Alternative {
 
 /// Over the kernel's own table of sockets, in one network namespace after another.
 const fn by_namespace(program: &'static str) -> Alternative {
-    Alternative::new(HookKind::Iter, program, "tcp").entering().lacking(ELSEWHERE)
+    Alternative::new(HookKind::Iter, program, "tcp").entering()
 }
 
 const HOOKS: &[Hook] = &[
@@ -97,8 +97,8 @@ const HOOKS: &[Hook] = &[
         without: None,
         alternatives: &[
             stored(sockets::PASS_STORED),
-            by_namespace(sockets::PASS_BY_NAMESPACE).since(LINUX_5_12),
-            by_namespace(sockets::PASS_BY_NAMESPACE).before(LINUX_5_12).along("tcp_gone"),
+            by_namespace(sockets::PASS_BY_NAMESPACE).since(LINUX_5_12).lacking(ELSEWHERE),
+            by_namespace(sockets::PASS_BY_NAMESPACE).before(LINUX_5_12).along("tcp_gone").lacking(ELSEWHERE),
         ],
     },
     Hook {
