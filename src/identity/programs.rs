@@ -10,10 +10,11 @@ use typed_arena::Arena;
 
 use super::skel::types::{bss, identity_event, identity_record};
 use super::skel::{IdentitySkel, IdentitySkelBuilder};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
-use crate::bpf::plan::{Alternative, Hook, Plan, Terms};
+use crate::bpf::plan::{Plan, Terms};
 use crate::bpf::traversal::Traversal;
 use crate::kernel::Kernel;
 use crate::status::{HookKind, MapReport, ProgramReport};

@@ -30,7 +30,7 @@ mod walk;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::kernel::{LINUX_5_12, LINUX_7_0};
 use crate::status::HookKind;
 
