@@ -12,7 +12,7 @@ use ebpf_sidecar::app::btf_names;
 use ebpf_sidecar::collectors::{self, Config, Limits, Objects, Setup, Shared, Spec, tcp::Label};
 use ebpf_sidecar::events::Events;
 use ebpf_sidecar::identity::Identity;
-use ebpf_sidecar::kernel::Kernel;
+use ebpf_sidecar::kernel::{Kernel, LINUX_5_17};
 use ebpf_sidecar::target::{Config as Filters, Target};
 use libbpf_rs::libbpf_sys::{self, bpf_insn, bpf_prog_info, bpf_prog_load_opts};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -105,9 +105,7 @@ fn measure(spec: &Spec, kernel: &Kernel, config: &Config, target: &Filters, effo
 fn helpers(kernel: &Kernel, efforts: &mut Efforts) {
     let mut place = MaybeUninit::uninit();
     let mut open = identity::IdentitySkelBuilder::default().open(&mut place).expect("it is an object");
-    // A helper since 5.17, which is a function of the kernel.
-    let loops = Kernel::probe(["bpf_loop"]).has_function("bpf_loop");
-    open.progs.identity_look.set_autoload(loops);
+    open.progs.identity_look.set_autoload(kernel.is_since(LINUX_5_17));
     let skel = open.load().unwrap_or_else(|error| panic!("identity on Linux {}: {error}", kernel.release));
     efforts_of(skel.object(), efforts);
 
