@@ -67,7 +67,8 @@ pub const LINUX_5_12: Version = Version { number: "5.12", sign: "BPF_FUNC_check_
 /// re-attach for tracing and lsm programs"), as a pause has it.
 pub const LINUX_5_13: Version = Version { number: "5.13", sign: "BPF_FUNC_snprintf" };
 
-/// `bpf_loop`, a helper that calls a function of the program again and again.
+/// Helpers that call a function of the program again and again (`bpf_loop`), and that tell a program on a function what that
+/// was called with and returned (`bpf_get_func_arg`).
 pub const LINUX_5_17: Version = Version { number: "5.17", sign: "BPF_FUNC_loop" };
 
 /// A socket that is freed leaves its storage to whoever iterates over all of it, with a pointer to the rest set to NULL;
