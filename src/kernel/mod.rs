@@ -92,7 +92,7 @@ pub enum Unfit {
     #[error("the kernel's BTF cannot be read from {BTF}: {0}")]
     Btf(String),
     /// BPF cannot do what all modules need.
-    #[error("this kernel is older than Linux {}: 5.10 or later has all modules", .0.number)]
+    #[error("this kernel is older than Linux {}: 6.1 or later has all modules", .0.number)]
     OlderThan(Version),
 }
 

@@ -16,6 +16,7 @@ use libbpf_rs::libbpf_sys::bpf_map_create_opts;
 use libbpf_rs::{MapHandle, MapType};
 use nix::libc;
 use nix::sys::prctl::set_keepcaps;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
 use serde_json::Value;
@@ -124,6 +125,8 @@ fn has_perf_events() -> bool {
 fn two_capabilities_are_enough() {
     const SENT: usize = 54_321;
     let child = in_process("nobody", || {
+        // Before 5.11 maps are locked memory.
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).unwrap();
         set_keepcaps(true).unwrap();
         let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
         setresgid(group, group, group).unwrap();
