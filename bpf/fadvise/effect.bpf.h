@@ -9,8 +9,8 @@
 #include "who.bpf.h"
 
 /*
- * Blocks of the largest folio of a file: its order is at most MAX_XAS_ORDER of include/linux/xarray.h. Before 5.16 files have
- * but single pages and huge ones, of 512; a verifier of that time gives up on more turns of a loop.
+ * Blocks of the largest folio of a file: its order is at most MAX_XAS_ORDER of include/linux/xarray.h. Before 5.16
+ * files have but single pages and huge ones, of 512; a verifier of that time gives up on more turns of a loop.
  */
 static __always_inline int most_blocks(void)
 {
