@@ -17,7 +17,7 @@ use crate::event_log;
 use crate::events::Events;
 use crate::histogram::Bound;
 use crate::identity::{self, Identity};
-use crate::kernel::{Kernel, LINUX_5_12};
+use crate::kernel::Kernel;
 use crate::privileges;
 use crate::sampler::{Pace, Sampler};
 use crate::server::{self, BindError, Servers};
@@ -202,10 +202,10 @@ fn start_collecting(
         let objects = Objects::new();
         let mut engine = Engine::start(&setup, &objects, options)?;
         setup.identity.settle(SETTLE);
-        if kernel.is_since(LINUX_5_12) {
-            privileges::drop_unneeded();
-        } else {
+        if engine.enters_namespaces() {
             privileges::drop_unneeded_but_entering();
+        } else {
+            privileges::drop_unneeded();
         }
         serve(&mut engine);
         Ok(())

@@ -5,7 +5,7 @@ use std::fmt;
 use caps::CapsHashSet;
 use serde_json::{Map, Value, json};
 
-use crate::kernel::{Cgroup, Kernel, LINUX_5_12, Lockdown};
+use crate::kernel::{Cgroup, Kernel, Lockdown};
 use crate::privileges::{self, Missing};
 use crate::status::{self, Health, HookKind, HookReport, ModuleReport, Status};
 
@@ -84,7 +84,8 @@ impl<'a> Report<'a> {
         modules: &'a [ModuleReport],
         helpers: &'a [ModuleReport],
     ) -> Self {
-        let (missing, note) = (privileges::require(held).err(), privileges::note(held, !kernel.is_since(LINUX_5_12)));
+        let enters = modules.iter().filter(|module| module.runs()).any(ModuleReport::enters);
+        let (missing, note) = (privileges::require(held).err(), privileges::note(held, enters));
         Report { kernel, missing, note, watching, modules, helpers }
     }
 
@@ -176,7 +177,7 @@ mod tests {
     use crate::kernel::HELPERS;
 
     fn hook(reason: &str) -> HookReport {
-        HookReport { name: "", kind: None, tax: "", forced: false, reason: reason.to_owned() }
+        HookReport { name: "", kind: None, tax: "", enters: false, forced: false, reason: reason.to_owned() }
     }
 
     fn of(status: Status) -> ModuleReport {

@@ -12,7 +12,7 @@ const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 /// What running takes once everything is attached: maps and iterators, and a look at other users' processes.
 const KEPT: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_PTRACE];
 
-/// What it takes to enter network namespaces, as it has to be done before Linux 5.12.
+/// What it takes to enter network namespaces, where sockets are passed over in one after another.
 const ENTERING: Capability = Capability::CAP_SYS_ADMIN;
 
 /// The capabilities that are missing.

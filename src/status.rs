@@ -63,6 +63,8 @@ pub struct HookReport {
     pub kind: Option<HookKind>,
     /// What it takes from unrelated work; empty if nothing.
     pub tax: &'static str,
+    /// It goes through network namespaces one by one, which takes `CAP_SYS_ADMIN`.
+    pub enters: bool,
     /// The operator allows no other way (`collector.<module>.hook`).
     pub forced: bool,
     /// Why it is absent; empty if it is in use.
@@ -124,7 +126,7 @@ pub fn health(modules: &[ModuleReport]) -> Health {
     if wanted.peek().is_none() {
         return Health::Unhealthy;
     }
-    let any = modules.iter().any(|module| matches!(module.status, Status::Running | Status::Degraded));
+    let any = modules.iter().any(ModuleReport::runs);
     let all = wanted.all(|status| status == Status::Running);
     match (all, any) {
         (true, _) => Health::Healthy,
@@ -158,6 +160,18 @@ impl Health {
             Health::Degraded => "degraded",
             Health::Unhealthy => "unhealthy",
         }
+    }
+}
+
+impl ModuleReport {
+    /// Whether it counts anything.
+    pub fn runs(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Degraded)
+    }
+
+    /// Whether it goes through network namespaces one by one.
+    pub fn enters(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.enters)
     }
 }
 

@@ -363,6 +363,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
     let modules = collectors::ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
     let (none, unknown) =
         (format!("name at least one of {modules}"), format!("there is no module udp; there are {modules}"));
+    const NOT_STDERR: &str = "expected stdout, or the path of a file; what the daemon says of itself goes to stderr";
     let cases = [
         ("server.http.port", "http", "http", "expected a whole number from 0 to 65535"),
         ("server.http.port", "70000", "70000", "expected a whole number from 0 to 65535"),
@@ -400,7 +401,8 @@ fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
             "they must ascend, and 0.00002 follows 0.00004",
         ),
         ("metrics.histogram_buckets", "fast", "[fast]", "expected a number"),
-        ("events.output", "", "\"\"", "expected stdout, or the path of a file"),
+        ("events.output", "", "\"\"", NOT_STDERR),
+        ("events.output", "stderr", "stderr", NOT_STDERR),
         ("events.max_size", "1MB", "1MB", "expected a size, such as 64KiB, 100MiB or 1GiB"),
         ("events.max_size", "1KiB", "1KiB", "expected 0, for no bound, or at least 1MiB"),
         ("events.max_files", "1001", "1001", "expected a whole number from 0 to 1000"),

@@ -67,6 +67,16 @@ static __always_inline bool sock_busy(struct sock *sk)
 }
 
 /*
+ * Whether a program of iter/tcp has the lock of the socket that it looks at: since 5.15 (commit 04c7820b776f, "bpf:
+ * tcp: Bpf iter batching and lock_sock"). Before that, the lock of its bucket in the table of sockets, from which it is
+ * taken when it is closed.
+ */
+static __always_inline bool iter_tcp_locks(void)
+{
+	return bpf_core_type_exists(struct bpf_tcp_iter_state);
+}
+
+/*
  * What tells a network namespace from all others, those before and after it included. Before 5.12 (commit 3d368ab87cf6,
  * "net: initialize net->net_cookie at netns setup") there is the inode number alone, which is used again.
  */

@@ -15,6 +15,13 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
+/* When a socket is looked at. */
+enum moment {
+	IN_PASSING,        /* somebody may be working on it */
+	IN_PASSING_LOCKED, /* nobody is */
+	AT_ITS_END,        /* nobody will again; a pass may look at it at the same time */
+};
+
 static __always_inline struct tcp_missed *my_missed(void)
 {
 	__u32 zero = 0;
@@ -23,8 +30,8 @@ static __always_inline struct tcp_missed *my_missed(void)
 }
 
 /*
- * NULL also where not everything is counted: there is nothing to hold against the kernel's counters then. Before 5.12
- * userspace has to know the namespaces all the same, to pass over their sockets.
+ * NULL also where not everything is counted: there is nothing to hold against the kernel's counters then. Userspace may
+ * have to know the namespaces all the same, to pass over their sockets.
  */
 static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 {
@@ -34,7 +41,7 @@ static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 	struct tcp_namespace *ns;
 	struct tcp_missed *mine;
 
-	if (!watches_all() && since_5_12())
+	if (!watches_all() && !config.enters)
 		return NULL;
 	ns = bpf_map_lookup_elem(&namespaces, &id);
 	if (ns)
@@ -134,11 +141,11 @@ static __always_inline __u64 sent_bytes(struct tcp_sock *tp, __u32 origin, __u8 
  * Payload bytes received in order. bytes_received counts the FIN a moment before SOCK_DONE says so; while somebody
  * works on the socket the last byte might be that FIN, and is left for the next time.
  */
-static __always_inline __u64 received_bytes(struct tcp_sock *tp, bool final)
+static __always_inline __u64 received_bytes(struct tcp_sock *tp, enum moment moment)
 {
 	struct sock *sk = (struct sock *)tp;
 	__u64 received = *(volatile __u64 *)&tp->bytes_received;
-	bool busy = !final && sock_busy(sk);
+	bool busy = moment == IN_PASSING && sock_busy(sk);
 
 	if (sk->__sk_common.skc_flags & (1UL << SOCK_DONE) || busy)
 		received -= received > 0;
@@ -241,25 +248,28 @@ static __always_inline void account_segs(struct tcp_series *s, struct tcp_sock *
 }
 
 /* Time per tcp_sock.chrono_stat, with the running one up to now, as in tcp_get_info_chrono_stats(). */
-static __always_inline void account_chrono(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn, bool final)
+static __always_inline void account_chrono(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn,
+					   enum moment moment)
 {
 	__u32 now = bpf_jiffies64();
 	__u32 type = tcp_chrono(tp);
 	__u32 running = now - tp->chrono_start;
 
-	if (!final && sock_busy((struct sock *)tp))
+	if (moment == IN_PASSING && sock_busy((struct sock *)tp))
 		return; /* type, start and sum change together, under the lock */
 	for (int i = 0; i < TCP_CHRONO_MAX; i++) {
 		__u32 current = tp->chrono_stat[i] + (type == i + 1 ? running : 0);
 
-		add(&s->chrono[i], gain32(&conn->chrono[i], current, final));
+		add(&s->chrono[i], gain32(&conn->chrono[i], current, moment == AT_ITS_END));
 	}
 }
 
-static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, bool final, __u64 now)
+static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, enum moment moment,
+				    __u64 now)
 {
 	struct tcp_series *s = series_of(tp, conn, now);
 	struct tcp_namespace *ns;
+	bool final = moment == AT_ITS_END;
 	__u32 retrans;
 
 	if (!s)
@@ -278,8 +288,8 @@ static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, 
 	if (conn->phase == PHASE_OPENED && replace32(&conn->phase, PHASE_OPENED, PHASE_OPEN))
 		add(&s->opened, 1);
 	add(&s->sent, gain64(&conn->sent, sent_bytes(tp, conn->origin, state), final));
-	add(&s->received, gain64(&conn->received, received_bytes(tp, final), final));
-	account_chrono(s, tp, conn, final);
+	add(&s->received, gain64(&conn->received, received_bytes(tp, moment), final));
+	account_chrono(s, tp, conn, moment);
 }
 
 static __always_inline void sample_rtt(struct tcp_sock *tp, struct tcp_conn *conn, __u32 srtt_us, __u64 now)

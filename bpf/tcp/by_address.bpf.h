@@ -63,7 +63,7 @@ static __always_inline void lives_here(struct tcp_namespace *ns, struct sock *sk
 {
 	struct task_struct *task;
 
-	if (since_5_12() || !ns || ns->pid)
+	if (!config.enters || !ns || ns->pid)
 		return;
 	task = current_task();
 	if (task_read(task, nsproxy, net_ns) == BPF_CORE_READ(sk, __sk_common.skc_net.net))

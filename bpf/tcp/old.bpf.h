@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The programs that take the place of others before Linux 5.12, where records are kept by the address of the socket.
- * The kernel's own table of sockets is passed over instead of the records, one network namespace at a time.
+ * What only kernels before 5.12 need, where records are kept by the address of the socket: the end of a record, and a
+ * walk over open files that can only look at sockets, so that the pass after it takes over what was found.
  */
 #ifndef SIDECAR_TCP_OLD_BPF_H
 #define SIDECAR_TCP_OLD_BPF_H
@@ -40,35 +40,6 @@ static __always_inline void adopt(struct tcp_sock *tp, struct tcp_conn *conn)
 		take_over(sk, tp, conn);
 	else
 		pass_over(sk);
-}
-
-/* The bucket that the socket is in is locked: it cannot be closed meanwhile. */
-SEC("iter/tcp")
-int tcp_pass_old(struct bpf_iter__tcp *ctx)
-{
-	struct sock_common *common = ctx->sk_common;
-	struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL;
-	struct tcp_conn *conn = tp ? conn_of((struct sock *)tp) : NULL;
-
-	if (!conn)
-		return 0;
-	if (adopting)
-		adopt(tp, conn);
-	else
-		pass_one(tp, conn);
-	return 0;
-}
-
-SEC("iter/tcp")
-int tcp_list_old(struct bpf_iter__tcp *ctx)
-{
-	struct sock_common *common = ctx->sk_common;
-	struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL;
-	struct tcp_conn *conn = tp ? conn_of((struct sock *)tp) : NULL;
-
-	if (conn)
-		list_one((struct sock *)tp, conn);
-	return 0;
 }
 
 /* The TCP socket that a file is; NULL if it is something else. bpf_sock_from_file() came with 5.11. */

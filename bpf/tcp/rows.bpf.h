@@ -124,7 +124,7 @@ static __always_inline __u64 field_of(struct tcp_sock *tp, struct tcp_conn *conn
 	case FIELD_BYTES_SENT:
 		return payload_sent(tp, conn);
 	case FIELD_BYTES_RECEIVED:
-		return received_bytes(tp, true);
+		return received_bytes(tp, AT_ITS_END);
 	case FIELD_BYTES_ACKED:
 		return payload_acked(tp, conn);
 	case FIELD_BYTES_RETRANSMITTED:

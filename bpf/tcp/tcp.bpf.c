@@ -293,10 +293,10 @@ static __always_inline void count_end(struct tcp_sock *tp, struct tcp_conn *conn
 	if (conn->phase == PHASE_CONNECTING) {
 		on_connect_failed(sk, conn, now);
 		if (tp->total_retrans)
-			account(tp, conn, state, true, now);
+			account(tp, conn, state, AT_ITS_END, now);
 		tell(tp, conn, now, EVENT_CONNECT_FAILED, reason_of(sk));
 	} else if (conn->phase == PHASE_OPENED || conn->phase == PHASE_OPEN) {
-		account(tp, conn, state, true, now);
+		account(tp, conn, state, AT_ITS_END, now);
 		s = series_of(tp, conn, now);
 		if (s)
 			add(&s->closed, 1);
@@ -453,14 +453,14 @@ static __always_inline void pass_listener(struct tcp_sock *tp, struct tcp_conn *
 	add(&l->overflows, gain32(&conn->retrans, sk->sk_drops.counter, false));
 }
 
-static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn)
+static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment)
 {
 	struct sock *sk = (struct sock *)tp;
 	struct tcp_series *s;
 
 	/* Most sockets of a big server are idle: nothing moved, no clock runs, and all we need is at hand. */
 	if (conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp)) {
-		account(tp, conn, sk->__sk_common.skc_state, false, pass_now_ns);
+		account(tp, conn, sk->__sk_common.skc_state, moment, pass_now_ns);
 		conn->srtt_us = tp->srtt_us;
 	}
 	sample_rtt(tp, conn, conn->srtt_us, pass_now_ns);
@@ -478,7 +478,7 @@ static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn
 		s->oldest_ns = conn->start_ns;
 }
 
-static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn)
+static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment)
 {
 	__u32 phase;
 
@@ -487,11 +487,11 @@ static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn)
 		return;
 	phase = conn->phase;
 	if (phase == PHASE_OPENED || phase == PHASE_OPEN)
-		pass_open(tp, conn);
+		pass_open(tp, conn, moment);
 	else if (phase == PHASE_LISTENING)
 		pass_listener(tp, conn);
 	else if (phase == PHASE_CONNECTING && conn->retrans != tp->total_retrans)
-		account(tp, conn, TCP_SYN_SENT, false, pass_now_ns);
+		account(tp, conn, TCP_SYN_SENT, moment, pass_now_ns);
 }
 
 /* All sockets of all network namespaces, in one go: nothing is written to the file, so it never starts over. */
@@ -506,7 +506,7 @@ int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		pass_one(tp, conn);
+		pass_one(tp, conn, IN_PASSING);
 	return 0;
 }
 
@@ -543,7 +543,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	conn->dsacks = tp->dsack_dups;
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		conn->chrono[i] = tp->chrono_stat[i];
-	conn->received = received_bytes(tp, true);
+	conn->received = received_bytes(tp, IN_PASSING_LOCKED); /* if it is not: never less than was there */
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	conn->sent = sent_bytes(tp, conn->origin, state);
 	conn->srtt_us = tp->srtt_us;
@@ -654,6 +654,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 }
 
 #include "old.bpf.h"
+#include "netns.bpf.h"
 
 /* For the generated Rust types alone. */
 enum role wire_role;

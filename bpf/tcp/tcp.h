@@ -116,7 +116,8 @@ struct tcp_missed {
 struct tcp_config {
 	__u8 label_pid, label_src_ip, label_src_port;
 	__u8 synack_hook; /* tcp_synack is attached: it counts what children inherit */
-	__u32 pad;
+	__u8 enters;      /* sockets are passed over in one network namespace after another */
+	__u8 pad[3];
 };
 
 _Static_assert(sizeof(struct tcp_series_key) == 72, "tcp_series_key");

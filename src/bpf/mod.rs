@@ -3,6 +3,7 @@
 pub mod array;
 mod atomics;
 pub mod enums;
+pub mod hook;
 pub mod load;
 pub mod object;
 pub mod own;

@@ -90,7 +90,7 @@ fn is_iterator(program: &ProgramMut<'_>) -> bool {
 /// # Errors
 /// If it has no such map.
 pub fn open_map<'a>(object: &'a mut OpenObject, name: &str) -> libbpf_rs::Result<OpenMapMut<'a>> {
-    object.maps_mut().find(|map| map.name() == name).ok_or_else(|| no_map(name))
+    object.maps_mut().find(|map| map.name() == name).ok_or_else(|| nothing("map", name))
 }
 
 /// A map of a loaded object.
@@ -98,15 +98,23 @@ pub fn open_map<'a>(object: &'a mut OpenObject, name: &str) -> libbpf_rs::Result
 /// # Errors
 /// If it has no such map, or there are no descriptors left.
 pub fn map(object: &Object, name: &str) -> libbpf_rs::Result<MapHandle> {
-    MapHandle::try_from(&find(object, name).ok_or_else(|| no_map(name))?)
+    MapHandle::try_from(&find(object, name).ok_or_else(|| nothing("map", name))?)
+}
+
+/// A program of a loaded object.
+///
+/// # Errors
+/// If it has no such program.
+pub fn program<'a>(object: &'a Object, name: &str) -> libbpf_rs::Result<ProgramMut<'a>> {
+    object.progs_mut().find(|program| program.name() == name).ok_or_else(|| nothing("program", name))
 }
 
 fn find<'a>(object: &'a Object, name: &str) -> Option<Map<'a>> {
     object.maps().find(|map| map.name() == name)
 }
 
-fn no_map(name: &str) -> libbpf_rs::Error {
-    Error::new(ErrorKind::NotFound, format!("the object has no map {name}")).into()
+fn nothing(kind: &str, name: &str) -> libbpf_rs::Error {
+    Error::new(ErrorKind::NotFound, format!("the object has no {kind} {name}")).into()
 }
 
 /// What the programs cost that time themselves: those with a map called like them (`COST` of `bpf/include/cost.bpf.h`).

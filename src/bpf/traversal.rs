@@ -16,15 +16,16 @@ use crate::status::ProgramReport;
 /// traversal and the kernel's part of it too.
 #[derive(Debug)]
 pub struct Traversal {
+    program: &'static str,
     link: Link,
     runs: u64,
     cost: Duration,
 }
 
 impl Traversal {
-    /// Of an attached iterator.
-    pub fn new(link: Link) -> Traversal {
-        Traversal { link, runs: 0, cost: Duration::ZERO }
+    /// Of an attached iterator, by the name of its program.
+    pub fn new(program: &'static str, link: Link) -> Traversal {
+        Traversal { program, link, runs: 0, cost: Duration::ZERO }
     }
 
     /// Runs it over all objects there are; tells the CPU time that it took.
@@ -57,9 +58,9 @@ impl Traversal {
     }
 
     /// A run is one over all objects.
-    pub fn report(&self, name: &str) -> ProgramReport {
+    pub fn report(&self) -> ProgramReport {
         let run_ns = self.cost.as_nanos() as u64;
-        ProgramReport { name: name.to_owned(), asked: true, runs: self.runs, run_ns, missed: None }
+        ProgramReport { name: self.program.to_owned(), asked: true, runs: self.runs, run_ns, missed: None }
     }
 }
 

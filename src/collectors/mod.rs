@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use typed_arena::Arena;
 
+use crate::bpf::hook::{Hook, btf_name, kinds};
 use crate::bpf::load::LoadError;
 use crate::bpf::object::{self, Attachment};
-use crate::bpf::plan::{Hook, Only, Plan, Terms, btf_name, kinds};
+use crate::bpf::plan::{Only, Plan, Terms};
 use crate::connections::{Connection, Query};
 use crate::events::Events;
 use crate::identity::Identity;

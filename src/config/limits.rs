@@ -94,8 +94,9 @@ fn metrics(metrics: &Metrics, interval: Duration) -> Result<(), Refused> {
 }
 
 fn events(events: &event_log::Config) -> Result<(), Refused> {
-    if events.output.is_empty() {
-        return refuse("events.output", "expected stdout, or the path of a file".to_owned());
+    if matches!(&*events.output, "" | "-" | "stderr") {
+        let allowed = "expected stdout, or the path of a file; what the daemon says of itself goes to stderr";
+        return refuse("events.output", allowed.to_owned());
     }
     if (1..event_log::Config::SMALLEST).contains(&events.max_size) {
         return refuse("events.max_size", "expected 0, for no bound, or at least 1MiB".to_owned());

@@ -120,12 +120,17 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
+    /// Whether collections go through network namespaces one by one.
+    pub fn enters_namespaces(&self) -> bool {
+        self.reports().iter().any(ModuleReport::enters)
+    }
+
     fn reports(&self) -> Vec<ModuleReport> {
         let mut reports: Vec<_> = self.modules.iter().map(Module::report).collect();
         for (index, module) in self.modules.iter().enumerate() {
             let needed = self.modules.iter().find(|other| module.spec.needs == Some(other.spec.name));
             if let Some(Module { spec, state: State::Ended { status, reason, .. }, .. }) = needed
-                && matches!(reports[index].status, Status::Running | Status::Degraded)
+                && reports[index].runs()
             {
                 let lack = format!("processes are not known, as {} is {status}: {reason}", spec.name);
                 let report = &mut reports[index];
@@ -262,7 +267,7 @@ impl<'a> Module<'a> {
     fn list(&mut self, query: &Query) -> Result<Found, ListError> {
         let report = self.report();
         let not_running = |reason| ListError::NotRunning { module: self.spec.name, reason };
-        if !matches!(report.status, Status::Running | Status::Degraded) || !self.paused.is_empty() {
+        if !report.runs() || !self.paused.is_empty() {
             return Err(not_running(report.reason));
         }
         match self.attempt(|collector| collector.connections(monotonic_ns(), query).transpose()) {

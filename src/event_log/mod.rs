@@ -106,6 +106,8 @@ struct Log {
 #[derive(Debug, Default)]
 struct Tally {
     written: u64,
+    /// For whatever reason.
+    lost: u64,
     /// For want of speed, and not told yet.
     late: u64,
     reminded: Option<Instant>,
@@ -123,11 +125,12 @@ impl Log {
             self.write();
         }
         self.tally.remind(true);
-        info!(written = self.tally.written, "the connection log ends");
+        info!(written = self.tally.written, lost = self.tally.lost, "the connection log ends");
     }
 
     fn add(&mut self, delivery: &Delivery) {
         self.tally.late += delivery.lost;
+        self.tally.lost += delivery.lost;
         self.tally.remind(false);
         for event in &*delivery.events {
             line(self.subscription.node(), event, &mut self.lines).expect("memory takes everything");
@@ -155,6 +158,7 @@ impl Tally {
     /// Each failure is told once, when it begins, and how much it cost when it ends.
     fn wrote(&mut self, written: u64, lost: u64, failure: Option<io::Error>) {
         self.written += written;
+        self.lost += lost;
         match (failure, &mut self.unwritten) {
             (Some(_), Some(unwritten)) => *unwritten += lost,
             (Some(error), none) => {

@@ -196,7 +196,7 @@ fn distribution(histogram: &Arc<Histogram>) -> impl Serialize + '_ {
 }
 
 fn hook(report: &HookReport) -> impl Serialize + '_ {
-    let HookReport { name, kind, tax, forced, reason } = report;
+    let HookReport { name, kind, tax, enters: _, forced, reason } = report;
     #[derive(Serialize)]
     struct Hook<'a> {
         name: &'a str,

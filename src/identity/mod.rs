@@ -28,7 +28,8 @@ use tokio::sync::mpsc;
 
 pub use config::Config;
 
-use crate::bpf::plan::{Plan, Terms, btf_name};
+use crate::bpf::hook::btf_name;
+use crate::bpf::plan::{Plan, Terms};
 use crate::kernel::Kernel;
 use crate::status::{MapReport, ModuleReport, ProgramReport, Status};
 use runtimes::Kind;

@@ -10,10 +10,11 @@ use typed_arena::Arena;
 
 use super::skel::types::{bss, identity_event, identity_record};
 use super::skel::{IdentitySkel, IdentitySkelBuilder};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
-use crate::bpf::plan::{Alternative, Hook, Plan, Terms};
+use crate::bpf::plan::{Plan, Terms};
 use crate::bpf::traversal::Traversal;
 use crate::kernel::Kernel;
 use crate::status::{HookKind, MapReport, ProgramReport};
@@ -66,7 +67,8 @@ impl<'a> Programs<'a> {
             let mut open = IdentitySkelBuilder::default().open(objects.alloc(MaybeUninit::uninit()))?;
             object::autoload(open.open_object_mut(), plan)?;
             let skel = open.load()?;
-            let look = if plan.takes(LOOK) { Some(Traversal::new(skel.progs.identity_look.attach()?)) } else { None };
+            let look =
+                if plan.takes(LOOK) { Some(Traversal::new(LOOK, skel.progs.identity_look.attach()?)) } else { None };
             let mut attachment = Attachment::new(plan);
             attachment.hold(object::attach(skel.object(), plan)?);
             Ok(Programs { skel, attachment, look })
@@ -116,7 +118,7 @@ impl<'a> Programs<'a> {
 
     /// What they have cost.
     pub fn reports(&self) -> Vec<ProgramReport> {
-        let look = self.look.iter().map(|look| look.report(LOOK));
+        let look = self.look.iter().map(Traversal::report);
         object::costs(self.skel.object()).into_iter().chain(look).collect()
     }
 

@@ -69,6 +69,7 @@ pub const LINUX_5_13: Version = Version { number: "5.13", sign: "BPF_FUNC_snprin
 
 /// A socket that is freed leaves its storage to whoever iterates over all of it, with a pointer to the rest set to NULL;
 /// `__bpf_sk_storage_map_seq_show()` follows that pointer, and the kernel crashes. Seen in 7.2, once in a storm of closes.
+/// So nobody iterates over it there.
 pub const LINUX_7_0: Version = Version { number: "7.0", sign: "bpf_selem_unlink_nofail" };
 
 /// The ring buffer, iterators and the capabilities of their own: without them nothing here runs.

@@ -164,7 +164,14 @@ pub fn large(sequence: u64, series: usize) -> Snapshot {
 }
 
 pub fn module(name: &'static str, status: Status) -> ModuleReport {
-    let hook = |name, kind, reason: &str| HookReport { name, kind, tax: "", forced: false, reason: reason.into() };
+    let hook = |name, kind, reason: &str| HookReport {
+        name,
+        kind,
+        tax: "",
+        enters: false,
+        forced: false,
+        reason: reason.into(),
+    };
     ModuleReport {
         name,
         summary: "What it shows",

@@ -30,7 +30,7 @@ fn the_kernel_describes_its_types() {
 /// What a module needs of another is not there, and it says so instead of showing less in silence.
 #[test]
 fn a_module_whose_neighbour_cannot_run_is_degraded() {
-    let host = |kernel: &mut Kernel| _ = kernel.names.remove("bpf_iter__bpf_sk_storage_map");
+    let host = |kernel: &mut Kernel| _ = kernel.names.remove("btf_trace_inet_sock_set_state");
     let sidecar = Sidecar::start(Wish { modules: vec!["retransmit", "drops"], host, ..Wish::default() });
     let metrics = sidecar.snapshot();
     for module in &metrics.0.modules {

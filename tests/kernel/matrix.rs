@@ -5,7 +5,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ebpf_sidecar::bpf::plan::{Alternative, Hook, Plan, unavailable};
+use ebpf_sidecar::bpf::hook::{Alternative, Hook, unavailable};
+use ebpf_sidecar::bpf::plan::Plan;
 use ebpf_sidecar::collectors::{self, AUTO, Spec, btf_names};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::status::Status;

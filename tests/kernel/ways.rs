@@ -2,7 +2,7 @@
 
 use std::io::{Write, stdout};
 
-use ebpf_sidecar::bpf::plan::{Alternative, Hook, btf_name, kinds, unavailable};
+use ebpf_sidecar::bpf::hook::{Alternative, Hook, btf_name, kinds, unavailable};
 use ebpf_sidecar::collectors::{AUTO, Config, Spec};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::status::HookKind;

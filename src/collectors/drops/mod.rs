@@ -14,7 +14,7 @@ mod reasons;
 mod skel;
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 
 /// What this collector is.
 pub const SPEC: Spec = Spec {

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::duration;
 use crate::kernel::{LINUX_5_12, LINUX_5_13};
 use crate::status::HookKind;

@@ -22,7 +22,7 @@ mod skel;
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::kernel::LINUX_5_13;
 use crate::status::HookKind;
 

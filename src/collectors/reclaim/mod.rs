@@ -15,7 +15,7 @@ mod skel;
 mod vmstat;
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 
 /// What this collector is.
 pub const SPEC: Spec = Spec {

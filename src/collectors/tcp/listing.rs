@@ -1,7 +1,6 @@
 //! Lists of live connections: passes that rank them, then one that fills a row for each of the largest.
 
 use std::cmp::Reverse;
-use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -12,8 +11,6 @@ use super::rows;
 use super::skel::TcpSkel;
 use super::skel::types::{tcp_candidate, tcp_ranking, tcp_row, tcp_wish};
 use crate::bpf::plain::{Plain, from_bytes};
-use crate::bpf::plan::Plan;
-use crate::bpf::traversal::Traversal;
 use crate::bpf::{array, own};
 use crate::collectors::{CollectError, Found};
 use crate::connections::Query;
@@ -24,18 +21,6 @@ use crate::status::MapReport;
 unsafe impl Plain for tcp_candidate {}
 // SAFETY: as above.
 unsafe impl Plain for tcp_row {}
-
-/// The iterator over sockets that lists; `None` if the plan has none.
-pub fn attach(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Option<Traversal>> {
-    let link = if plan.takes("tcp_list") {
-        skel.progs.tcp_list.attach_iter(skel.maps.sockets.as_fd())?
-    } else if plan.takes("tcp_list_old") {
-        skel.progs.tcp_list_old.attach()?
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(Traversal::new(link)))
-}
 
 /// The maps that are there for lists alone.
 pub fn maps(skel: &TcpSkel<'_>) -> [MapReport; 3] {
@@ -119,10 +104,10 @@ impl Tcp<'_> {
         let data = self.data_mut();
         data.wish = wish;
         data.ranking = tcp_ranking::default();
-        let Some(lister) = &mut self.lister else {
+        let Some(list) = &mut self.traversals.list else {
             return Err(CollectError::during("listing connections")(self.attachment.plan.missing()));
         };
-        lister.run_in(others).map_err(CollectError::during("reading the sockets"))?;
+        list.run_in(others).map_err(CollectError::during("reading the sockets"))?;
         Ok(self.data().ranking)
     }
 

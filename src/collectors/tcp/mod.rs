@@ -7,7 +7,8 @@
 //! | `bpf_sk_storage_map` | iter | event: when the daemon reads, about 0.4 us for each socket |
 //! | the same, for lists | iter | event: when somebody asks for a list, three times or so over all sockets |
 //! | `task_file` | iter | event: when the daemon looks for owners, about a microsecond for each open file |
-//! | `tcp`, `tcp_destroy_sock` | iter, tp_btf | instead of `bpf_sk_storage_map` before Linux 5.12 |
+//! | `tcp` | iter | instead of `bpf_sk_storage_map` before Linux 5.12 and since 7.0, once for each network namespace |
+//! | `tcp_destroy_sock` | tp_btf | along with it before 5.12 |
 //!
 //! Nothing runs when data is sent or received. Without `tcp_retransmit_synack` the SYN-ACKs that were sent again for
 //! connections that never came to be are missing; nothing else is optional.
@@ -22,13 +23,14 @@ mod probe;
 mod ranking;
 mod rows;
 mod skel;
+mod sockets;
 mod sums;
 mod walk;
 
 use serde::{Deserialize, Serialize};
 
 use super::Spec;
-use crate::bpf::plan::{Alternative, Hook};
+use crate::bpf::hook::{Alternative, Hook};
 use crate::kernel::{LINUX_5_12, LINUX_7_0};
 use crate::status::HookKind;
 
@@ -69,9 +71,15 @@ pub const SPEC: Spec = Spec {
 const ELSEWHERE: &str = "connections in network namespaces without a name in which nobody with a TCP socket lives are \
                          counted when they close, and those older than the daemon are not seen there";
 
-/// See [`LINUX_7_0`].
-const CRASH: &str = "the risk that the kernel crashes: since 7.0 it may, when a socket is closed in the very moment in \
-                     which a pass looks at it";
+/// Over the records in all sockets, in one go; not since [`LINUX_7_0`].
+const fn stored(program: &'static str) -> Alternative {
+    Alternative::new(HookKind::Iter, program, "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0)
+}
+
+/// Over the kernel's own table of sockets, in one network namespace after another.
+const fn by_namespace(program: &'static str) -> Alternative {
+    Alternative::new(HookKind::Iter, program, "tcp").entering()
+}
 
 const HOOKS: &[Hook] = &[
     Hook {
@@ -88,29 +96,22 @@ const HOOKS: &[Hook] = &[
         name: "bpf_sk_storage_map",
         without: None,
         alternatives: &[
-            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0),
-            Alternative::new(HookKind::Iter, "tcp_pass", "bpf_sk_storage_map").since(LINUX_7_0).taxing(CRASH),
-            Alternative::new(HookKind::Iter, "tcp_pass_old", "tcp")
-                .before(LINUX_5_12)
-                .along("tcp_gone")
-                .lacking(ELSEWHERE),
+            stored(sockets::PASS_STORED),
+            by_namespace(sockets::PASS_BY_NAMESPACE).since(LINUX_5_12).lacking(ELSEWHERE),
+            by_namespace(sockets::PASS_BY_NAMESPACE).before(LINUX_5_12).along("tcp_gone").lacking(ELSEWHERE),
         ],
     },
     Hook {
         name: "bpf_sk_storage_map (list)",
         without: Some("live connections cannot be listed"),
-        alternatives: &[
-            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0),
-            Alternative::new(HookKind::Iter, "tcp_list", "bpf_sk_storage_map").since(LINUX_7_0).taxing(CRASH),
-            Alternative::new(HookKind::Iter, "tcp_list_old", "tcp").before(LINUX_5_12),
-        ],
+        alternatives: &[stored(sockets::LIST_STORED), by_namespace(sockets::LIST_BY_NAMESPACE)],
     },
     Hook {
         name: "task_file",
         without: Some("connections older than the daemon are not seen, and accepted ones belong to their listener"),
         alternatives: &[
-            Alternative::new(HookKind::Iter, "tcp_walk", "task_file").since(LINUX_5_12),
-            Alternative::new(HookKind::Iter, "tcp_walk_old", "task_file").before(LINUX_5_12),
+            Alternative::new(HookKind::Iter, sockets::WALK, "task_file").since(LINUX_5_12),
+            Alternative::new(HookKind::Iter, sockets::WALK_OLD, "task_file").before(LINUX_5_12),
         ],
     },
 ];
@@ -118,23 +119,32 @@ const HOOKS: &[Hook] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bpf::plan::Plan;
     use crate::collectors::Config;
-    use crate::kernel::{HELPERS, Kernel, iterator, tracepoint};
+    use crate::kernel::{HELPERS, Kernel, Version, iterator, tracepoint};
 
-    #[test]
-    fn kernels_that_may_crash_are_left_alone_unless_the_module_is_named() {
-        let known = [tracepoint("inet_sock_set_state"), iterator("bpf_sk_storage_map"), LINUX_7_0.sign.to_owned()];
-        let kernel = |known: &[String]| Kernel {
+    fn plan_since(versions: &[Version]) -> Plan {
+        let (helpers, functions): (Vec<_>, Vec<_>) =
+            versions.iter().map(|version| version.sign.to_owned()).partition(|sign| sign.starts_with("BPF_FUNC_"));
+        let offered = [tracepoint("inet_sock_set_state"), iterator("bpf_sk_storage_map"), iterator("tcp")];
+        let kernel = Kernel {
             btf: Some(true),
-            names: known.iter().map(|name| (name.clone(), 3)).collect(),
-            enums: [(HELPERS.to_owned(), vec![(163, LINUX_5_12.sign.to_owned())])].into(),
+            names: offered.into_iter().chain(functions).map(|name| (name, 3)).collect(),
+            enums: [(HELPERS.to_owned(), helpers.into_iter().zip(163..).map(|(name, id)| (id, name)).collect())].into(),
             ..Kernel::default()
         };
-        let plan = |kernel: &Kernel, named| Config::default().plan(&SPEC, kernel, named);
-        assert!(plan(&kernel(&known), false).check().is_err_and(|missing| missing.declined));
-        assert!(plan(&kernel(&known), true).reports().iter().any(|hook| hook.tax == CRASH));
-        // Older ones are not concerned.
-        let older = plan(&kernel(&known[..2]), false);
-        assert!(older.check().is_ok() && older.reports().iter().all(|hook| hook.tax.is_empty()));
+        Config::default().plan(&SPEC, &kernel, false)
+    }
+
+    #[test]
+    fn sockets_are_passed_over_where_their_records_are_unless_the_kernel_may_crash() {
+        let passes = |plan: &Plan| (plan.takes("tcp_pass"), plan.takes("tcp_pass_netns"), plan.takes("tcp_gone"));
+        let old = plan_since(&[]);
+        assert_eq!((passes(&old), old.enters()), ((false, true, true), true));
+        let usual = plan_since(&[LINUX_5_12]);
+        assert_eq!((passes(&usual), usual.enters()), ((true, false, false), false));
+        let new = plan_since(&[LINUX_5_12, LINUX_7_0]);
+        assert_eq!((passes(&new), new.enters()), ((false, true, false), true));
+        assert!(new.check().is_ok() && new.takes("tcp_list_netns"));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use super::skel::types::{
     tcp_namespace, tcp_series, tcp_series_key, tcp_timing, tcp_timing_key, who,
 };
 use super::skel::{OpenTcpSkel, TcpSkel, TcpSkelBuilder};
+use super::sockets::Traversals;
 use super::walk::Pacer;
 use crate::bpf::load::{self, LoadError};
 use crate::bpf::object::{self, Attachment};
@@ -86,10 +86,7 @@ pub(super) struct Tcp<'a> {
     listener: SlotTable<tcp_listener, Labels>,
     failure: SlotTable<tcp_failure, Labels>,
     caller: SlotTable<tcp_caller, Labels>,
-    sockets: Traversal,
-    files: Option<Traversal>,
-    /// `None` where live connections cannot be listed.
-    pub(super) lister: Option<Traversal>,
+    pub(super) traversals: Traversals,
     pub(super) pacer: Pacer,
     /// When the last pass was made.
     passed_ns: u64,
@@ -136,7 +133,8 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
         label_src_ip: has(super::Label::SrcIp),
         label_src_port: has(super::Label::SrcPort),
         synack_hook: plan.takes("tcp_synack").into(),
-        pad: 0,
+        enters: plan.enters().into(),
+        pad: [0; 3],
     };
     let object = open.open_object_mut();
     object::autoload(object, plan)?;
@@ -151,8 +149,7 @@ fn prepare(open: &mut OpenTcpSkel<'_>, plan: &Plan, setup: &Setup<'_>) -> libbpf
 
 impl<'a> Tcp<'a> {
     fn new(setup: &Setup<'_>, skel: TcpSkel<'a>, plan: &Plan) -> libbpf_rs::Result<Tcp<'a>> {
-        let (sockets, files) = (sockets(&skel, plan)?, files(&skel, plan)?);
-        let lister = listing::attach(&skel, plan)?;
+        let traversals = Traversals::attach(&skel, plan)?;
         let object = skel.object();
         Ok(Tcp {
             decoder: Decoder::new(setup.identity.clone(), &setup.config.tcp.own),
@@ -166,9 +163,7 @@ impl<'a> Tcp<'a> {
             listener: SlotTable::new(object, "listener", plan)?,
             failure: SlotTable::new(object, "failure", plan)?,
             caller: SlotTable::new(object, "caller", plan)?,
-            sockets,
-            files,
-            lister,
+            traversals,
             pacer: Pacer::new(monotonic_ns()),
             passed_ns: 0,
             auditor: Auditor::default(),
@@ -198,13 +193,13 @@ impl<'a> Tcp<'a> {
         data.walk_number = data.walk_number.wrapping_add(1).max(1);
         data.pass_now_ns = now_ns;
         data.found = 0;
-        let Some(files) = &mut self.files else { return Ok(()) };
-        let mut cost = files.run()?;
+        let Some(walk) = &mut self.traversals.walk else { return Ok(()) };
+        let mut cost = walk.run()?;
         // Before 5.12 a walk can only look at what it finds.
         if self.data().found > 0 {
             let others = self.other_namespaces();
             self.data_mut().adopting = true;
-            let adopted = self.sockets.run_in(others);
+            let adopted = self.traversals.pass.run_in(others);
             self.data_mut().adopting = false;
             cost += adopted?;
         }
@@ -220,7 +215,7 @@ impl<'a> Tcp<'a> {
         data.pass_sockets = 0;
         let number = data.pass_number;
         let others = self.other_namespaces();
-        self.sockets.run_in(others)?;
+        self.traversals.pass.run_in(others)?;
         self.passed_ns = now_ns;
         Ok(PassContext { number, now_ns, tick_ns: self.tick_ns })
     }
@@ -244,9 +239,9 @@ impl<'a> Tcp<'a> {
         map.keys().filter_map(entry).collect()
     }
 
-    /// Network namespaces but our own, as far as passes have to enter each: before 5.12.
+    /// Network namespaces but our own, as far as passes have to enter each.
     pub(super) fn other_namespaces(&self) -> Vec<File> {
-        if self.attachment.plan.since_5_12() {
+        if !self.traversals.by_namespace {
             return Vec::new();
         }
         namespaces::others(self.namespaces().into_iter().map(|(_, ns)| ns))
@@ -276,9 +271,9 @@ impl<'a> Tcp<'a> {
 
     /// Forgets namespaces in which the last walk found nobody alive, unless passes can enter them.
     fn prune_namespaces(&mut self) -> libbpf_rs::Result<()> {
-        let since_5_12 = self.attachment.plan.since_5_12();
+        let by_namespace = self.traversals.by_namespace;
         for (id, ns) in self.namespaces() {
-            let stays = if since_5_12 { namespaces::is_inhabited(&ns) } else { namespaces::is_known(&ns) };
+            let stays = if by_namespace { namespaces::is_known(&ns) } else { namespaces::is_inhabited(&ns) };
             if !stays {
                 self.auditor.end(id);
                 self.skel.maps.namespaces.delete(&id.to_ne_bytes())?;
@@ -372,11 +367,7 @@ impl Collector for Tcp<'_> {
     }
 
     fn programs(&self) -> Vec<ProgramReport> {
-        let named = |name: &'static str, old: &'static str| if self.attachment.plan.takes(name) { name } else { old };
-        let files = self.files.as_ref().map(|files| files.report(named("tcp_walk", "tcp_walk_old")));
-        let lister = self.lister.as_ref().map(|lister| lister.report(named("tcp_list", "tcp_list_old")));
-        let sockets = self.sockets.report(named("tcp_pass", "tcp_pass_old"));
-        let asked = [sockets].into_iter().chain(lister).chain(files);
+        let asked = self.traversals.iter().map(Traversal::report);
         object::costs(self.skel.object()).into_iter().chain(asked).collect()
     }
 
@@ -443,28 +434,6 @@ impl Collector for Tcp<'_> {
         self.audit_namespaces();
         self.auditor.totals()
     }
-}
-
-/// The iterator over sockets.
-fn sockets(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Traversal> {
-    let link = if plan.takes("tcp_pass") {
-        skel.progs.tcp_pass.attach_iter(skel.maps.sockets.as_fd())?
-    } else {
-        skel.progs.tcp_pass_old.attach()?
-    };
-    Ok(Traversal::new(link))
-}
-
-/// The iterator over open files, if the plan has one.
-fn files(skel: &TcpSkel<'_>, plan: &Plan) -> libbpf_rs::Result<Option<Traversal>> {
-    let link = if plan.takes("tcp_walk") {
-        skel.progs.tcp_walk.attach()?
-    } else if plan.takes("tcp_walk_old") {
-        skel.progs.tcp_walk_old.attach()?
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(Traversal::new(link)))
 }
 
 /// Programs see the process ids of the first pid namespace, whose inode is PROC_PID_INIT_INO of include/linux/proc_ns.h.
