@@ -2,6 +2,7 @@
 //! could not be told, which is not the same as no.
 
 mod fentry;
+mod kprobes;
 mod tracefs;
 
 use std::collections::{BTreeMap, HashSet};
@@ -136,7 +137,7 @@ impl Kernel {
             lockdown: lockdown(),
             cgroup: mounts.as_deref().and_then(cgroup),
             tracefs: Some(numbers.is_ok()),
-            kprobes: event_source("kprobe"),
+            kprobes: kprobes::offered(),
             fentry,
             tick_ns: tick.tv_nsec() as u64,
             names,
@@ -301,12 +302,6 @@ fn cgroup(mounts: &[(&str, &str)]) -> Option<Cgroup> {
         (false, true) => Some(Cgroup::V2),
         (false, false) => None,
     }
-}
-
-/// Whether perf can create events of a kind.
-fn event_source(kind: &str) -> Option<bool> {
-    let all = Path::new("/sys/bus/event_source/devices");
-    all.is_dir().then(|| all.join(kind).exists())
 }
 
 impl Lockdown {

@@ -14,7 +14,7 @@ use ebpf_sidecar::collectors::fadvise::SPEC;
 use ebpf_sidecar::collectors::{Config, btf_names};
 use ebpf_sidecar::engine::Budget;
 use ebpf_sidecar::kernel::{Kernel, LINUX_5_13};
-use ebpf_sidecar::status::{HookKind, Status};
+use ebpf_sidecar::status::HookKind;
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 
@@ -191,9 +191,15 @@ fn what_happens_after_a_pause_counts_again() {
 #[cfg(target_arch = "x86_64")]
 mod ia32 {
     use std::arch::asm;
+    use std::os::fd::AsRawFd;
+
+    use ebpf_sidecar::status::{HookKind, Status};
+    use nix::libc;
+
+    use super::{BYTES, CALLS, file_of, in_child, kind_in_use, start, ways};
 
     /// fadvise64(fd, offset: 64 bits, len: 32 bits, advice)
-    pub fn fadvise64(fd: i32, offset: u64, len: u32, advice: i32) -> i32 {
+    fn fadvise64(fd: i32, offset: u64, len: u32, advice: i32) -> i32 {
         let (low, high) = (offset as u32, (offset >> 32) as u32);
         let outcome: i32;
         // SAFETY: rbx, which the compiler keeps for itself, has its value again afterwards; no memory is involved.
@@ -207,7 +213,7 @@ mod ia32 {
     }
 
     /// fadvise64_64(fd, offset: 64 bits, len: 64 bits, advice)
-    pub fn fadvise64_64(fd: i32, offset: u64, len: u64, advice: i32) -> i32 {
+    fn fadvise64_64(fd: i32, offset: u64, len: u64, advice: i32) -> i32 {
         let (low, high) = (offset as u32, (offset >> 32) as u32);
         let (len_low, len_high) = (len as u32, (len >> 32) as u32);
         let outcome: i32;
@@ -221,41 +227,40 @@ mod ia32 {
         }
         outcome
     }
-}
 
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn calls_of_32_bit_processes_count_where_the_hook_sees_them() {
-    const FAR: u64 = (5 << 32) + 4096;
-    for (kind, host) in ways() {
-        let sidecar = start(host);
-        let name = in_child("ia32", || {
-            let file = file_of(FAR + 10_000);
-            let fd = file.as_raw_fd();
-            (0..4).for_each(|_| assert_eq!(ia32::fadvise64(fd, FAR, 100, libc::POSIX_FADV_WILLNEED), 0));
-            (0..5).for_each(|_| assert_eq!(ia32::fadvise64_64(fd, FAR, 7 << 32, libc::POSIX_FADV_DONTNEED), 0));
-            assert_eq!(ia32::fadvise64_64(fd, FAR, 0, libc::POSIX_FADV_RANDOM), 0);
-            assert_eq!(ia32::fadvise64(fd, 0, 0, 77), -libc::EINVAL);
-            assert_eq!(ia32::fadvise64(-1, 0, 0, libc::POSIX_FADV_NORMAL), -libc::EBADF);
-        });
-        let metrics = sidecar.snapshot();
-        assert_eq!(kind_in_use(&metrics), Some(kind));
-        let rows = [
-            ("willneed", 4, 400),
-            ("dontneed", 5, 35 << 32),
-            ("random", 1, 10_000),
-            ("invalid", 1, 0),
-            ("normal", 1, 0),
-        ];
-        let seen = kind != HookKind::Tracepoint;
-        for (advice, calls, bytes) in rows {
-            let sum = |family| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
-            let expected = if seen { (calls, bytes) } else { (0, 0) };
-            assert_eq!((sum(CALLS), sum(BYTES)), expected, "{kind:?} {advice}");
+    #[test]
+    fn calls_of_32_bit_processes_count_where_the_hook_sees_them() {
+        const FAR: u64 = (5 << 32) + 4096;
+        for (kind, host) in ways() {
+            let sidecar = start(host);
+            let name = in_child("ia32", || {
+                let file = file_of(FAR + 10_000);
+                let fd = file.as_raw_fd();
+                (0..4).for_each(|_| assert_eq!(fadvise64(fd, FAR, 100, libc::POSIX_FADV_WILLNEED), 0));
+                (0..5).for_each(|_| assert_eq!(fadvise64_64(fd, FAR, 7 << 32, libc::POSIX_FADV_DONTNEED), 0));
+                assert_eq!(fadvise64_64(fd, FAR, 0, libc::POSIX_FADV_RANDOM), 0);
+                assert_eq!(fadvise64(fd, 0, 0, 77), -libc::EINVAL);
+                assert_eq!(fadvise64(-1, 0, 0, libc::POSIX_FADV_NORMAL), -libc::EBADF);
+            });
+            let metrics = sidecar.snapshot();
+            assert_eq!(kind_in_use(&metrics), Some(kind));
+            let rows = [
+                ("willneed", 4, 400),
+                ("dontneed", 5, 35 << 32),
+                ("random", 1, 10_000),
+                ("invalid", 1, 0),
+                ("normal", 1, 0),
+            ];
+            let seen = kind != HookKind::Tracepoint;
+            for (advice, calls, bytes) in rows {
+                let sum = |family| metrics.sum(family, &[("comm", &name), ("advice", advice)]);
+                let expected = if seen { (calls, bytes) } else { (0, 0) };
+                assert_eq!((sum(CALLS), sum(BYTES)), expected, "{kind:?} {advice}");
+            }
+            let report = metrics.0.modules.iter().find(|report| report.name == "fadvise").unwrap();
+            assert_eq!(report.reason.contains("32-bit"), !seen, "{}", report.reason);
+            assert_eq!(report.status == Status::Running, kind == HookKind::Fexit, "{}", report.reason);
         }
-        let report = metrics.0.modules.iter().find(|report| report.name == "fadvise").unwrap();
-        assert_eq!(report.reason.contains("32-bit"), !seen, "{}", report.reason);
-        assert_eq!(report.status == Status::Running, kind == HookKind::Fexit, "{}", report.reason);
     }
 }
 
