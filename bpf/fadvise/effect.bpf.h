@@ -8,8 +8,14 @@
 #include "maps.bpf.h"
 #include "who.bpf.h"
 
-/* The largest folio of a file, MAX_XAS_ORDER of include/linux/xarray.h, has so many blocks. */
-enum { MOST_BLOCKS = 32 };
+/*
+ * Blocks of the largest folio of a file: its order is at most MAX_XAS_ORDER of include/linux/xarray.h. Before 5.16
+ * files have but single pages and huge ones, of 512; a verifier of that time gives up on more turns of a loop.
+ */
+static __always_inline int most_blocks(void)
+{
+	return bpf_core_type_exists(struct folio) ? 32 : 8;
+}
 
 /* When a page was last remembered; 0: none is. Userspace sets it back when the window has passed. */
 __u64 remembered_ns;
@@ -33,12 +39,12 @@ static __always_inline bool in_dontneed(void)
 	return args_of_current(&args) && args.advice == FADVISE_DONTNEED;
 }
 
-/* Another CPU may have evicted since `now`. */
+/* Another CPU may have evicted since `now`: the age is negative then. */
 static __always_inline bool is_recent(const struct fadvise_block *block, __u64 now)
 {
-	__u64 evicted_ns = *(volatile __u64 *)&block->evicted_ns;
+	__s64 age_ns = now - *(volatile __u64 *)&block->evicted_ns;
 
-	return evicted_ns >= now || now - evicted_ns <= window_ns;
+	return age_ns <= (__s64)window_ns;
 }
 
 /* Folios are aligned to their size: they lie in one block, or fill several. */
@@ -111,7 +117,7 @@ static __always_inline void remember(struct folio *folio, __u64 pages, __u32 slo
 
 	block_key(&key, folio);
 	mask = pages_in_block(folio_index(folio), pages);
-	for (int i = 0; i < MOST_BLOCKS && i * FADVISE_BLOCK_PAGES < pages; i++) {
+	for (int i = 0; i < most_blocks() && i * FADVISE_BLOCK_PAGES < pages; i++) {
 		remember_block(&key, mask, slot, now);
 		key.block++;
 	}
@@ -161,7 +167,7 @@ static __always_inline void recall(struct folio *folio)
 
 	block_key(&key, folio);
 	mask = pages_in_block(folio_index(folio), pages);
-	for (int i = 0; i < MOST_BLOCKS && i * FADVISE_BLOCK_PAGES < pages; i++) {
+	for (int i = 0; i < most_blocks() && i * FADVISE_BLOCK_PAGES < pages; i++) {
 		recall_block(&key, mask, now);
 		key.block++;
 	}

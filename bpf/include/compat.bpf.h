@@ -11,8 +11,8 @@
  * Before 5.12 BPF knows no atomic operation with a result (commit 5ffa25502b5a, "bpf: Add instructions for
  * atomic_[cmp]xchg"), and before 5.11 tracing programs neither storage in sockets (commit 8e4597c627fb, "bpf: Allow
  * using bpf_sk_storage in FENTRY/FEXIT/RAW_TP") nor typed tasks (commit 3ca1032ab7ab, "bpf: Implement
- * get_current_task_btf and RET_PTR_TO_BTF_ID"). One line is drawn, at a helper that came with 5.12; Kernel::is_5_12()
- * of the daemon draws the same, and takes those operations out of what it loads on older kernels, as their verifiers
+ * get_current_task_btf and RET_PTR_TO_BTF_ID"). One line is drawn, at a helper that came with 5.12; LINUX_5_12 of
+ * the daemon is the same, and it takes those operations out of what it loads on older kernels, as their verifiers
  * refuse them even where nothing gets to.
  */
 static __always_inline bool since_5_12(void)

@@ -16,7 +16,7 @@ use crate::bpf::object::{self, Attachment};
 use crate::bpf::own;
 use crate::bpf::plan::{Plan, Terms};
 use crate::bpf::traversal::Traversal;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, LINUX_5_17};
 use crate::status::{HookKind, MapReport, ProgramReport};
 
 /// What is listened to. All of it costs only when a cgroup comes or goes, or when the daemon asks.
@@ -34,7 +34,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "task",
         without: Some("cgroups from before the daemon are known as far as their hierarchy is mounted"),
-        alternatives: &[Alternative::new(HookKind::Iter, LOOK, "task")],
+        alternatives: &[Alternative::new(HookKind::Iter, LOOK, "task").since(LINUX_5_17)],
     },
 ];
 

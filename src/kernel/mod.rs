@@ -68,6 +68,10 @@ pub const LINUX_5_12: Version = Version { number: "5.12", sign: "BPF_FUNC_check_
 /// re-attach for tracing and lsm programs"), as a pause has it.
 pub const LINUX_5_13: Version = Version { number: "5.13", sign: "BPF_FUNC_snprintf" };
 
+/// Helpers that call a function of the program again and again (`bpf_loop`), and that tell a program on a function what that
+/// was called with and returned (`bpf_get_func_arg`).
+pub const LINUX_5_17: Version = Version { number: "5.17", sign: "BPF_FUNC_loop" };
+
 /// A socket that is freed leaves its storage to whoever iterates over all of it, with a pointer to the rest set to NULL;
 /// `__bpf_sk_storage_map_seq_show()` follows that pointer, and the kernel crashes. Seen in 7.2, once in a storm of closes.
 /// So nobody iterates over it there.
@@ -89,7 +93,7 @@ pub enum Unfit {
     #[error("the kernel's BTF cannot be read from {BTF}: {0}")]
     Btf(String),
     /// BPF cannot do what all modules need.
-    #[error("this kernel is older than Linux {}: 5.10 or later has all modules", .0.number)]
+    #[error("this kernel is older than Linux {}: 6.1 or later has all modules", .0.number)]
     OlderThan(Version),
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ebpf_sidecar::collectors::{Config, Limits, Objects, Setup, Shared};
+use ebpf_sidecar::collectors::{self, Config, Limits, Objects, Setup, Shared};
 use ebpf_sidecar::connections::{Listing, Query};
 use ebpf_sidecar::engine::{Budget, Engine, Options, StartError};
 use ebpf_sidecar::events::Events;
@@ -21,7 +21,7 @@ use ebpf_sidecar::identity::{self, Identity};
 use ebpf_sidecar::kernel::Kernel;
 use ebpf_sidecar::sampler::{ConnectionsError, Pace, Sampler};
 use ebpf_sidecar::snapshot::{Snapshot, Value};
-use ebpf_sidecar::status::ModuleReport;
+use ebpf_sidecar::status::{ModuleReport, Status};
 use ebpf_sidecar::target::{self, Target};
 use nix::libc;
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns};
@@ -223,6 +223,17 @@ impl Metrics {
                 _ => None,
             })
             .collect()
+    }
+}
+
+/// How a module fares, and why, if this kernel takes what is planned for it.
+pub fn planned(name: &str, kernel: &Kernel) -> (Status, String) {
+    let spec = collectors::ALL.iter().find(|spec| spec.name == name).expect("it is a module");
+    let plan = Config::default().plan(spec, kernel, true);
+    match (plan.check(), plan.missing()) {
+        (Err(missing), _) => (Status::Unsupported, missing.to_string()),
+        (Ok(()), nothing) if nothing.is_empty() => (Status::Running, nothing),
+        (Ok(()), missing) => (Status::Degraded, missing),
     }
 }
 

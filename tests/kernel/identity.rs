@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use ebpf_sidecar::app;
 use ebpf_sidecar::identity::{CGROUP_V1, Config, Identity};
-use ebpf_sidecar::kernel::Kernel;
+use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_5_17};
 use ebpf_sidecar::status::Status;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::fixture::{Sidecar, Wish, in_process, listen, run, serve};
@@ -141,10 +142,21 @@ fn every_cgroup_is_known_that_is_mounted_by_number_and_path() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// Whether the kernel tells which cgroups there are, wherever they are mounted; if not, it is said why.
+fn kernel_tells(identity: &Identity) -> bool {
+    let task = identity.report().hooks.into_iter().find(|hook| hook.name == "task").expect("it is reported");
+    let old = !Kernel::probe([HELPERS]).is_since(LINUX_5_17);
+    let why = if old { "this kernel is older than Linux 5.17" } else { "" };
+    assert_eq!((task.kind.is_none(), &*task.reason), (old, why));
+    !old
+}
+
 #[test]
 fn what_is_made_later_is_known_at_once_and_stays_so() {
     let identity = start(|_| ());
-    assert_eq!((identity.report().status, identity.report().reason), (Status::Running, String::new()));
+    let [planned] = &app::helpers(&Kernel::probe(app::btf_names()))[..] else { panic!("there is one helper") };
+    assert_eq!((identity.report().status, &identity.report().reason), (planned.status, &planned.reason));
+    assert_eq!(planned.status == Status::Running, kernel_tells(&identity), "{}", planned.reason);
     let generation = identity.generation();
     let (path, number) = {
         let group = Group::new(&format!("/docker/{ID}"));
@@ -158,7 +170,7 @@ fn what_is_made_later_is_known_at_once_and_stays_so() {
     assert!(identity.generation() <= generation + 1);
 }
 
-/// Neither does it matter what is mounted, nor that we are in a namespace of cgroups.
+/// It does not matter that we are in a namespace of cgroups; nor what is mounted, if the kernel tells.
 #[test]
 fn paths_are_those_of_the_host() {
     let (group, other) = (Group::new("/own"), Group::new(&format!("/other/{ID}")));
@@ -166,11 +178,17 @@ fn paths_are_those_of_the_host() {
         group.enter();
         let (root, _) = hierarchy();
         unshare(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWNS).unwrap();
+        let is_known = || {
+            let identity = start(|_| ());
+            let own = of(&identity, group.number) == (Some(group.path.clone()), None);
+            let others = of(&identity, other.number) == (Some(other.path.clone()), Some(ID.to_owned()));
+            (own, others, kernel_tells(&identity))
+        };
+        let (own, others, tells) = is_known();
+        assert!(own && others, "while {} is mounted", root.display());
         run("mount --make-rprivate /");
         run(&format!("umount -l {}", root.display()));
-        let identity = start(|_| ());
-        assert_eq!(of(&identity, group.number), (Some(group.path.clone()), None));
-        assert_eq!(of(&identity, other.number), (Some(other.path.clone()), Some(ID.to_owned())));
+        assert_eq!(is_known(), (tells, tells, tells));
     });
     assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))));
 }
@@ -192,14 +210,22 @@ fn without_programs_folders_are_looked_at_when_somebody_asks() {
 
 #[test]
 fn a_number_that_nobody_has_is_looked_for_once() {
+    // Whoever looks at folders reads this one, which nobody else knows.
+    let group = Group::new("/watched");
     let identity = start(|_| ());
-    let looks = || identity.report().programs.iter().find(|program| program.name == "identity_look").unwrap().runs;
-    let before = looks();
+    let readers = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    readers.add_watch(&group.folder, AddWatchFlags::IN_OPEN).unwrap();
+    let mut opened = 0;
+    let programs = || identity.report().programs;
+    let runs = || programs().iter().find(|program| program.name == "identity_look").map_or(0, |look| look.runs);
+    let before = runs();
     for _ in 0..100 {
         assert_eq!(of(&identity, u64::MAX >> 2), (None, None));
         thread::sleep(Duration::from_millis(15));
+        opened += readers.read_events().map_or(0, |events| events.len() as u64);
     }
-    assert_eq!(looks(), before + 1);
+    let by_program = kernel_tells(&identity);
+    assert_eq!((runs() - before, opened), if by_program { (1, 0) } else { (0, 1) });
 }
 
 #[test]

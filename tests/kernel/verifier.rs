@@ -12,11 +12,11 @@ use ebpf_sidecar::app::btf_names;
 use ebpf_sidecar::collectors::{self, Config, Limits, Objects, Setup, Shared, Spec, tcp::Label};
 use ebpf_sidecar::events::Events;
 use ebpf_sidecar::identity::Identity;
-use ebpf_sidecar::kernel::Kernel;
+use ebpf_sidecar::kernel::{Kernel, LINUX_5_17};
 use ebpf_sidecar::target::{Config as Filters, Target};
 use libbpf_rs::libbpf_sys::{self, bpf_insn, bpf_prog_info, bpf_prog_load_opts};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{AsRawLibbpf, Object, Program};
+use libbpf_rs::{AsRawLibbpf, Object, Program, ProgramType};
 
 use crate::ways::{config, forced, programs, tell};
 
@@ -105,9 +105,7 @@ fn measure(spec: &Spec, kernel: &Kernel, config: &Config, target: &Filters, effo
 fn helpers(kernel: &Kernel, efforts: &mut Efforts) {
     let mut place = MaybeUninit::uninit();
     let mut open = identity::IdentitySkelBuilder::default().open(&mut place).expect("it is an object");
-    // A helper since 5.17, which is a function of the kernel.
-    let loops = Kernel::probe(["bpf_loop"]).has_function("bpf_loop");
-    open.progs.identity_look.set_autoload(loops);
+    open.progs.identity_look.set_autoload(kernel.is_since(LINUX_5_17));
     let skel = open.load().unwrap_or_else(|error| panic!("identity on Linux {}: {error}", kernel.release));
     efforts_of(skel.object(), efforts);
 
@@ -134,14 +132,16 @@ fn efforts_of(object: &Object, efforts: &mut Efforts) {
 struct Verified<'a> {
     program: &'a Program<'a>,
     insns: Vec<bpf_insn>,
-    btf: i32,
+    /// The types of its object. Old kernels refuse those of some, and libbpf loads the programs without: 5.10 takes no
+    /// section of nothing but nameless constants.
+    btf: Option<u32>,
 }
 
 impl<'a> Verified<'a> {
     fn of(object: &Object, program: &'a Program<'a>) -> Self {
         // SAFETY: the object is loaded.
         let btf = unsafe { libbpf_sys::bpf_object__btf_fd(object.as_libbpf_object().as_ptr()) };
-        Verified { program, insns: program.insns().to_vec(), btf }
+        Verified { program, insns: program.insns().to_vec(), btf: u32::try_from(btf).ok() }
     }
 
     /// What the verifier says, in however long a log: where this is too short for it, its begin or its end is missing, and
@@ -168,10 +168,10 @@ impl<'a> Verified<'a> {
             expected_attach_type: unsafe { libbpf_sys::bpf_program__expected_attach_type(program) },
             // SAFETY: as above.
             prog_flags: unsafe { libbpf_sys::bpf_program__flags(program) },
-            attach_btf_id: info(self.program).attach_btf_id,
-            prog_btf_fd: self.btf as u32,
+            attach_btf_id: attach_btf_id(self.program),
+            prog_btf_fd: self.btf.unwrap_or(0),
             func_info: functions.cast::<c_void>(),
-            func_info_cnt: count,
+            func_info_cnt: self.btf.map_or(0, |_| count),
             func_info_rec_size: size_of::<libbpf_sys::bpf_func_info>() as u32,
             log_level: STATS,
             log_size: log.len() as u32,
@@ -193,6 +193,26 @@ impl<'a> Verified<'a> {
         // SAFETY: a descriptor that the call made, and nobody else has.
         if fd < 0 { Err(io::Error::from_raw_os_error(-fd)) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
     }
+}
+
+/// The type in the kernel's BTF that the program hangs on, which is told to the verifier; 0 for programs that hang on none.
+/// A kernel that tells what it was told (bpf_prog_info, since 6.0) has to agree.
+fn attach_btf_id(program: &Program<'_>) -> u32 {
+    if program.prog_type() != ProgramType::Tracing {
+        return 0;
+    }
+    let section = program.section().to_str().expect("its section has a name");
+    let (_, target) = section.split_once('/').expect("its section names what it hangs on");
+    let target = CString::new(target).expect("no zero in it");
+    // SAFETY: a string that ends; the program is loaded.
+    let id = unsafe {
+        let kind = libbpf_sys::bpf_program__expected_attach_type(program.as_libbpf_object().as_ptr());
+        libbpf_sys::libbpf_find_vmlinux_btf_id(target.as_ptr(), kind)
+    };
+    let id = u32::try_from(id).unwrap_or_else(|_| panic!("{section} is not in the kernel's BTF: {id}"));
+    let told = info(program).attach_btf_id;
+    assert!(told == 0 || told == id, "{section} hangs on {told}, not on {id}");
+    id
 }
 
 fn info(program: &Program<'_>) -> bpf_prog_info {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use crate::bpf::hook::{Alternative, Hook};
-use crate::kernel::LINUX_5_13;
+use crate::kernel::{LINUX_5_13, LINUX_5_17};
 use crate::status::HookKind;
 
 /// `collector.page-cache`.
@@ -88,8 +88,8 @@ const HOOKS: &[Hook] = &[
         name: LOOKUPS,
         without: Some("pages that reads ask for are not counted"),
         alternatives: &[
-            Alternative::tp_btf("page_cache_lookup", "mm_filemap_get_pages").since(LINUX_5_13),
-            Alternative::new(HookKind::Fexit, "page_cache_lookup_fexit", "filemap_get_pages").since(LINUX_5_13),
+            Alternative::tp_btf("page_cache_lookup", "mm_filemap_get_pages").since(LINUX_5_17),
+            Alternative::new(HookKind::Fexit, "page_cache_lookup_fexit", "filemap_get_pages").since(LINUX_5_17),
         ],
     },
 ];

@@ -10,7 +10,8 @@ use super::skel::types::tcp_namespace;
 /// Where `ip netns` and container runtimes give names to namespaces.
 const NAMED: &str = "/run/netns";
 
-/// Opens namespaces to be entered, all but our own. One is left out if nobody lives there and it has no name.
+/// Opens namespaces to be entered, all but our own. One is left out if nobody lives there and it has no name. They are not
+/// to be kept open: a namespace lasts as long as somebody has it open.
 pub fn others(namespaces: impl Iterator<Item = tcp_namespace>) -> Vec<File> {
     let ours = fs::metadata("/proc/self/ns/net").map(|link| link.ino()).ok();
     let mut named = None;
@@ -27,9 +28,10 @@ pub fn is_inhabited(ns: &tcp_namespace) -> bool {
     ns.pid != 0 && fs::metadata(door(ns)).is_ok_and(|link| link.ino() == u64::from(ns.inum))
 }
 
-/// Whether [`others`] finds it.
-pub fn is_known(ns: &tcp_namespace) -> bool {
-    is_inhabited(ns) || names().contains_key(&u64::from(ns.inum))
+/// Whether [`others`] finds a namespace. The names are read once for all that are asked about.
+pub fn known() -> impl FnMut(&tcp_namespace) -> bool {
+    let mut named = None;
+    move |ns| is_inhabited(ns) || named.get_or_insert_with(names).contains_key(&u64::from(ns.inum))
 }
 
 fn door(ns: &tcp_namespace) -> PathBuf {
@@ -60,6 +62,8 @@ mod tests {
         let elsewhere = tcp_namespace { inum: inum - 1, ..here };
         assert!(!is_inhabited(&elsewhere) && open(&door(&elsewhere), &elsewhere).is_none());
         assert!(!is_inhabited(&tcp_namespace { pid: 0, ..here }));
+        let mut is_known = known();
+        assert!(is_known(&here) && !is_known(&tcp_namespace::default()));
         // Ours needs no entering.
         assert_eq!(others([here].into_iter()).len(), 0);
     }

@@ -272,8 +272,9 @@ impl<'a> Tcp<'a> {
     /// Forgets namespaces in which the last walk found nobody alive, unless passes can enter them.
     fn prune_namespaces(&mut self) -> libbpf_rs::Result<()> {
         let by_namespace = self.traversals.by_namespace;
+        let mut is_known = namespaces::known();
         for (id, ns) in self.namespaces() {
-            let stays = if by_namespace { namespaces::is_known(&ns) } else { namespaces::is_inhabited(&ns) };
+            let stays = if by_namespace { is_known(&ns) } else { namespaces::is_inhabited(&ns) };
             if !stays {
                 self.auditor.end(id);
                 self.skel.maps.namespaces.delete(&id.to_ne_bytes())?;
