@@ -69,7 +69,7 @@ static __always_inline void block_key(struct fadvise_block_key *key, struct foli
  */
 static __always_inline void put_pages(__u64 *word, __u64 pages)
 {
-	if (since_5_12())
+	if (has_fetch())
 		__sync_fetch_and_or(word, pages);
 	else
 		*(volatile __u64 *)word |= pages;
@@ -80,7 +80,7 @@ static __always_inline __u64 take_pages(__u64 *word, __u64 pages)
 {
 	__u64 before;
 
-	if (since_5_12())
+	if (has_fetch())
 		return __sync_fetch_and_and(word, ~pages) & pages;
 	before = *(volatile __u64 *)word;
 	*(volatile __u64 *)word = before & ~pages;

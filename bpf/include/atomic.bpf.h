@@ -22,7 +22,7 @@ static __always_inline void raise_and_fence(__u32 *word)
 {
 	__u32 before;
 
-	if (since_5_12()) {
+	if (has_fetch()) {
 		before = __sync_fetch_and_add(word, 1);
 		barrier_var(before);
 	} else {

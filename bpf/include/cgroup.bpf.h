@@ -25,7 +25,7 @@ static __always_inline struct cgroup *memory_cgroup(struct css_set *set)
 	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
 		return NULL;
 	memory = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-	if (since_5_12())
+	if (has_fetch())
 		return states[memory]->cgroup;
 	bpf_probe_read_kernel(&state, sizeof(state), states + memory);
 	return BPF_CORE_READ(state, cgroup);

@@ -11,23 +11,29 @@
  * Before 5.12 BPF knows no atomic operation with a result (commit 5ffa25502b5a, "bpf: Add instructions for
  * atomic_[cmp]xchg"), and before 5.11 tracing programs neither storage in sockets (commit 8e4597c627fb, "bpf: Allow
  * using bpf_sk_storage in FENTRY/FEXIT/RAW_TP") nor typed tasks (commit 3ca1032ab7ab, "bpf: Implement
- * get_current_task_btf and RET_PTR_TO_BTF_ID"). One line is drawn, at a helper that came with 5.12; LINUX_5_12 of
- * the daemon is the same, and it takes those operations out of what it loads on older kernels, as their verifiers
- * refuse them even where nothing gets to.
+ * get_current_task_btf and RET_PTR_TO_BTF_ID"). On arm64 they are not compiled to machine code before 5.18 (commit
+ * 1902472b4fa9, "bpf, arm64: Support more atomic operations"), and kernels that run nothing else refuse them. One line
+ * is drawn, at a helper that came with the same version; LINUX_WITH_FETCH of the daemon is the same, and it takes those
+ * operations out of what it loads on older kernels, as their verifiers refuse them even where nothing gets to. What is
+ * said of 5.12 elsewhere is meant of this line.
  */
-static __always_inline bool since_5_12(void)
+static __always_inline bool has_fetch(void)
 {
+#ifdef __TARGET_ARCH_arm64
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_copy_from_user_task);
+#else
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
+#endif
 }
 
 /* The current task; before 5.12 no more than its address, which task_read() follows. */
 static __always_inline struct task_struct *current_task(void)
 {
-	return since_5_12() ? bpf_get_current_task_btf() : (struct task_struct *)bpf_get_current_task();
+	return has_fetch() ? bpf_get_current_task_btf() : (struct task_struct *)bpf_get_current_task();
 }
 
 /* As BPF_CORE_READ(), from a task on. Where the verifier knows its type that is plain loads, which cost less. */
-#define task_read(task, ...) (since_5_12() ? ___arrow(task, __VA_ARGS__) : BPF_CORE_READ(task, __VA_ARGS__))
+#define task_read(task, ...) (has_fetch() ? ___arrow(task, __VA_ARGS__) : BPF_CORE_READ(task, __VA_ARGS__))
 
 /* bpf_task_pt_regs() came with 5.15 (commit dd6e10fbd9fb, "bpf: Add bpf_task_pt_regs() helper"). */
 static __always_inline bool has_task_regs(void)

@@ -40,6 +40,7 @@ enum bpf_func_id {
 	BPF_FUNC_snprintf = 165,
 	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_loop = 181,
+	BPF_FUNC_copy_from_user_task = 191,
 };
 
 /* include/linux/socket.h */

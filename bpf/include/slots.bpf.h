@@ -77,7 +77,7 @@ static __always_inline __u32 slot_new(struct slot_pool *pool, void *freed)
 	__u32 slot;
 
 	/* Before 5.12 userspace has put all of them into the queue, which has a lock of its own. */
-	if (since_5_12() && pool->next < pool->max) {
+	if (has_fetch() && pool->next < pool->max) {
 		slot = __sync_fetch_and_add(&pool->next, 1);
 		if (slot < pool->max)
 			return slot;

@@ -97,7 +97,7 @@ static __always_inline struct tcp_conn *conn_of(const struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (since_5_12())
+	if (has_fetch())
 		return bpf_sk_storage_get(&sockets, (void *)sk, 0, 0);
 	return bpf_map_lookup_elem(&sockets_by_address, &address);
 }

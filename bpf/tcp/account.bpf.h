@@ -155,13 +155,14 @@ static __always_inline __u64 received_bytes(struct tcp_sock *tp, enum moment mom
 /*
  * Before 5.12 plain reads and writes do: a socket is closed, and its tracepoint hit, after it was taken out of the hash
  * table (tcp_set_state()), under the lock of its bucket, which a pass over that table holds while we look at the
- * socket. So of those two one has ended before the other begins.
+ * socket; or, where such a pass has the lock of the socket instead, under that one. So of those two one has ended
+ * before the other begins.
  */
 static __always_inline __u64 swap64(__u64 *word, __u64 new)
 {
 	__u64 before;
 
-	if (since_5_12())
+	if (has_fetch())
 		return __sync_lock_test_and_set(word, new);
 	before = *(volatile __u64 *)word;
 	*(volatile __u64 *)word = new;
@@ -172,7 +173,7 @@ static __always_inline __u32 swap32(__u32 *word, __u32 new)
 {
 	__u32 before;
 
-	if (since_5_12())
+	if (has_fetch())
 		return __sync_lock_test_and_set(word, new);
 	before = *(volatile __u32 *)word;
 	*(volatile __u32 *)word = new;
@@ -182,7 +183,7 @@ static __always_inline __u32 swap32(__u32 *word, __u32 new)
 /* False if the word is not what it was before. */
 static __always_inline bool replace64(__u64 *word, __u64 before, __u64 new)
 {
-	if (since_5_12())
+	if (has_fetch())
 		return __sync_val_compare_and_swap(word, before, new) == before;
 	*(volatile __u64 *)word = new;
 	return true;
@@ -190,7 +191,7 @@ static __always_inline bool replace64(__u64 *word, __u64 before, __u64 new)
 
 static __always_inline bool replace32(__u32 *word, __u32 before, __u32 new)
 {
-	if (since_5_12())
+	if (has_fetch())
 		return __sync_val_compare_and_swap(word, before, new) == before;
 	*(volatile __u32 *)word = new;
 	return true;

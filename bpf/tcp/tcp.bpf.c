@@ -51,7 +51,7 @@ static __always_inline struct tcp_conn *conn_create(struct sock *sk)
 	struct tcp_missed *mine;
 	struct tcp_conn *conn;
 
-	if (since_5_12())
+	if (has_fetch())
 		conn = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	else
 		conn = conn_create_by_address(sk);
@@ -89,7 +89,7 @@ static __always_inline void conn_reset(struct tcp_conn *conn, __u8 role, __u64 n
 /* Without a record nothing of a socket is counted, nor asked any more. */
 static __always_inline void pass_over(struct sock *sk)
 {
-	if (since_5_12())
+	if (has_fetch())
 		bpf_sk_storage_delete(&sockets, sk);
 	else
 		conn_delete_by_address(sk);
@@ -332,7 +332,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 	struct tcp_sock *tp;
 	__u64 now;
 
-	if (!since_5_12() && before == TCP_LISTEN && after == TCP_SYN_RECV)
+	if (!has_fetch() && before == TCP_LISTEN && after == TCP_SYN_RECV)
 		on_child(sk);
 	/* Four of the ten changes in the life of a connection, both ends counted, tell us nothing. */
 	if (after == TCP_SYN_RECV || after == TCP_CLOSE_WAIT || after == TCP_FIN_WAIT2 || after == TCP_CLOSING)

@@ -17,7 +17,7 @@ const NO_HELPER: i32 = 0x0bad_5120;
 /// Puts a call of a helper that does not exist in the place of every atomic operation that the kernel does not know.
 ///
 /// The verifier of such a kernel refuses those operations wherever they stand, and this call only where it is reached: the
-/// programs have a branch without them for such kernels (`since_5_12()` of bpf/include/compat.bpf.h). Should one be
+/// programs have a branch without them for such kernels (`has_fetch()` of bpf/include/compat.bpf.h). Should one be
 /// reached all the same, the program is refused, and nothing is counted wrong.
 fn take_out(instructions: &mut [bpf_insn]) {
     let mut index = 0;

@@ -24,7 +24,7 @@ pub fn autoload(object: &mut OpenObject, plan: &Plan) -> libbpf_rs::Result<()> {
     for mut program in object.progs_mut() {
         let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
         program.set_autoload(taken);
-        if taken && !plan.since_5_12() {
+        if taken && !plan.has_fetch() {
             atomics::take_out_of(&mut program)?;
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bpf::hook::{Alternative, Hook, unavailable};
-use crate::kernel::{Kernel, LINUX_5_12};
+use crate::kernel::{Kernel, LINUX_WITH_FETCH};
 use crate::status::{HookKind, HookReport};
 
 /// What the operator has to say in the choice.
@@ -29,7 +29,7 @@ pub struct Only {
 pub struct Plan {
     choices: Vec<Choice>,
     terms: Terms,
-    since_5_12: bool,
+    has_fetch: bool,
     refusals: Vec<Refusal>,
     /// Of classic tracepoints.
     numbers: BTreeMap<String, u32>,
@@ -79,14 +79,14 @@ impl Plan {
             choice.take_from(0, kernel, &terms);
             choice
         });
-        let since_5_12 = kernel.is_since(LINUX_5_12);
+        let has_fetch = kernel.is_since(LINUX_WITH_FETCH);
         let (choices, numbers) = (choices.collect(), kernel.numbers.clone());
-        Plan { choices, terms, since_5_12, refusals: Vec::new(), numbers }
+        Plan { choices, terms, has_fetch, refusals: Vec::new(), numbers }
     }
 
-    /// Whether the kernel is as new as that, as `since_5_12()` of the programs says.
-    pub fn since_5_12(&self) -> bool {
-        self.since_5_12
+    /// Whether the kernel is [that new](LINUX_WITH_FETCH), as `has_fetch()` of the programs says.
+    pub fn has_fetch(&self) -> bool {
+        self.has_fetch
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has
@@ -259,17 +259,18 @@ mod tests {
             name: "sockets",
             without: None,
             alternatives: &[
-                Alternative::tp_btf("new", "kfree_skb").since(LINUX_5_12),
+                Alternative::tp_btf("new", "kfree_skb").since(LINUX_WITH_FETCH),
                 Alternative::tp_btf("old", "kfree_skb").along("cleaner").lacking("some are not seen"),
             ],
         }];
-        let helpers = [(0, LINUX_5_12.sign.to_owned())];
+        let helpers = [(0, LINUX_WITH_FETCH.sign.to_owned())];
         let recent = Kernel { enums: [(kernel::HELPERS.to_owned(), helpers.into())].into(), ..kernel(2) };
         let plan = Plan::new(HOOKS, &recent, Terms::default());
-        assert!(plan.since_5_12() && plan.takes("new") && !plan.takes("old") && !plan.takes("cleaner"));
+        assert!(plan.has_fetch() && plan.takes("new") && !plan.takes("old") && !plan.takes("cleaner"));
         let mut plan = Plan::new(HOOKS, &kernel(2), Terms::default());
-        assert!(!plan.since_5_12() && plan.takes("old") && plan.takes("cleaner") && !plan.takes("new"));
-        assert_eq!(plan.missing(), "some are not seen (sockets: this kernel is older than Linux 5.12)");
+        assert!(!plan.has_fetch() && plan.takes("old") && plan.takes("cleaner") && !plan.takes("new"));
+        let version = LINUX_WITH_FETCH.number;
+        assert_eq!(plan.missing(), format!("some are not seen (sockets: this kernel is older than Linux {version})"));
         // One does not go without the other.
         assert!(plan.refuse("cleaner", "EINVAL", &kernel(2)));
         assert!(!plan.takes("old") && plan.check().is_err());

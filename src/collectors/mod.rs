@@ -207,7 +207,7 @@ impl Shared {
 /// Names of the map that records of sockets are kept in on this kernel, and of the one that is not made.
 pub fn sockets(plan: &Plan) -> (&'static str, &'static str) {
     let (stored, by_address) = ("sockets", "sockets_by_address");
-    if plan.since_5_12() { (stored, by_address) } else { (by_address, stored) }
+    if plan.has_fetch() { (stored, by_address) } else { (by_address, stored) }
 }
 
 /// Bounds that hold for all collectors.

@@ -60,9 +60,13 @@ pub struct Version {
     pub sign: &'static str,
 }
 
-/// Atomic operations with a result, and what tracing programs learned in 5.11: see `since_5_12()` of
+/// Atomic operations with a result, and what tracing programs learned in 5.11: see `has_fetch()` of
 /// bpf/include/compat.bpf.h.
-pub const LINUX_5_12: Version = Version { number: "5.12", sign: "BPF_FUNC_check_mtu" };
+pub const LINUX_WITH_FETCH: Version = if cfg!(target_arch = "aarch64") {
+    Version { number: "5.18", sign: "BPF_FUNC_copy_from_user_task" }
+} else {
+    Version { number: "5.12", sign: "BPF_FUNC_check_mtu" }
+};
 
 /// Programs on functions can be attached again after they were detached (commit f3a95075549e, "bpf: Allow trampoline
 /// re-attach for tracing and lsm programs"), as a pause has it.
@@ -386,8 +390,8 @@ mod tests {
             ..Kernel::default()
         };
         let old = with(&["BPF_FUNC_map_lookup_elem", "BPF_FUNC_ringbuf_output"]);
-        assert_eq!((old.fit(), old.is_since(LINUX_5_12)), (Ok(()), false));
-        assert!(with(&["BPF_FUNC_ringbuf_output", "BPF_FUNC_check_mtu"]).is_since(LINUX_5_12));
+        assert_eq!((old.fit(), old.is_since(LINUX_WITH_FETCH)), (Ok(()), false));
+        assert!(with(&["BPF_FUNC_ringbuf_output", LINUX_WITH_FETCH.sign]).is_since(LINUX_WITH_FETCH));
         assert_eq!(with(&["BPF_FUNC_map_lookup_elem"]).fit(), Err(Unfit::OlderThan(LINUX_5_8)));
         assert_eq!(Kernel { btf: Some(false), ..Kernel::default() }.fit(), Err(Unfit::NoBtf));
         let unreadable = Kernel { btf_error: Some("permission denied".to_owned()), ..old };

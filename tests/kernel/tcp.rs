@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ebpf_sidecar::collectors::tcp::Label;
 use ebpf_sidecar::connections::Query;
-use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_5_12};
+use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_WITH_FETCH};
 use ebpf_sidecar::status::Status;
 use libbpf_rs::query::MapInfoIter;
 use libbpf_rs::{MapCore, MapHandle};
@@ -197,7 +197,7 @@ fn records_go_with_their_sockets() {
     sidecar.until(all_closed(port, 300));
     let named = MapInfoIter::default().filter(|map| map.name == *"sockets_by_addr");
     let maps: Vec<_> = named.map(|map| MapHandle::from_map_id(map.id).unwrap()).collect();
-    if Kernel::probe([HELPERS]).is_since(LINUX_5_12) {
+    if Kernel::probe([HELPERS]).is_since(LINUX_WITH_FETCH) {
         assert_eq!(maps.len(), 0);
         return;
     }

@@ -169,7 +169,7 @@ impl<V: Slot> Slots<V> {
         let (array, index, freed, pool) = (map("")?, map("_index")?, map("_freed")?, map("_pool")?);
         let capacity = array.max_entries();
         // Before 5.12 programs cannot take numbers one by one: the queue has them all, and all of them may be in use.
-        let queued = !plan.since_5_12();
+        let queued = !plan.has_fetch();
         for slot in (1..capacity).filter(|_| queued) {
             freed.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)?;
         }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::Spec;
 use crate::bpf::hook::{Alternative, Hook};
 use crate::duration;
-use crate::kernel::{LINUX_5_12, LINUX_5_13};
+use crate::kernel::{LINUX_5_13, LINUX_WITH_FETCH};
 use crate::status::HookKind;
 
 /// `collector.fadvise`.
@@ -127,9 +127,9 @@ const READ_BACK: Hook = Hook {
     name: "mm_filemap_add_to_page_cache",
     without: Some("what is read back after DONTNEED is not known"),
     alternatives: &[
-        Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_5_12),
+        Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache").since(LINUX_WITH_FETCH),
         Alternative::tp_btf("fadvise_read_back", "mm_filemap_add_to_page_cache")
-            .before(LINUX_5_12)
+            .before(LINUX_WITH_FETCH)
             .lacking("of neighbouring pages that two CPUs read back at the same moment some may count twice, or never"),
     ],
 };

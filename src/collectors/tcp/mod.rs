@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spec;
 use crate::bpf::hook::{Alternative, Hook};
-use crate::kernel::{LINUX_5_12, LINUX_7_0};
+use crate::kernel::{LINUX_7_0, LINUX_WITH_FETCH};
 use crate::status::HookKind;
 
 /// `collector.tcp`.
@@ -73,7 +73,7 @@ const ELSEWHERE: &str = "connections in network namespaces without a name in whi
 
 /// Over the records in all sockets, in one go; not since [`LINUX_7_0`].
 const fn stored(program: &'static str) -> Alternative {
-    Alternative::new(HookKind::Iter, program, "bpf_sk_storage_map").since(LINUX_5_12).before(LINUX_7_0)
+    Alternative::new(HookKind::Iter, program, "bpf_sk_storage_map").since(LINUX_WITH_FETCH).before(LINUX_7_0)
 }
 
 /// Over the kernel's own table of sockets, in one network namespace after another.
@@ -97,8 +97,8 @@ const HOOKS: &[Hook] = &[
         without: None,
         alternatives: &[
             stored(sockets::PASS_STORED),
-            by_namespace(sockets::PASS_BY_NAMESPACE).since(LINUX_5_12).lacking(ELSEWHERE),
-            by_namespace(sockets::PASS_BY_NAMESPACE).before(LINUX_5_12).along("tcp_gone").lacking(ELSEWHERE),
+            by_namespace(sockets::PASS_BY_NAMESPACE).since(LINUX_WITH_FETCH).lacking(ELSEWHERE),
+            by_namespace(sockets::PASS_BY_NAMESPACE).before(LINUX_WITH_FETCH).along("tcp_gone").lacking(ELSEWHERE),
         ],
     },
     Hook {
@@ -110,8 +110,8 @@ const HOOKS: &[Hook] = &[
         name: "task_file",
         without: Some("connections older than the daemon are not seen, and accepted ones belong to their listener"),
         alternatives: &[
-            Alternative::new(HookKind::Iter, sockets::WALK, "task_file").since(LINUX_5_12),
-            Alternative::new(HookKind::Iter, sockets::WALK_OLD, "task_file").before(LINUX_5_12),
+            Alternative::new(HookKind::Iter, sockets::WALK, "task_file").since(LINUX_WITH_FETCH),
+            Alternative::new(HookKind::Iter, sockets::WALK_OLD, "task_file").before(LINUX_WITH_FETCH),
         ],
     },
 ];
@@ -141,9 +141,9 @@ mod tests {
         let passes = |plan: &Plan| (plan.takes("tcp_pass"), plan.takes("tcp_pass_netns"), plan.takes("tcp_gone"));
         let old = plan_since(&[]);
         assert_eq!((passes(&old), old.enters()), ((false, true, true), true));
-        let usual = plan_since(&[LINUX_5_12]);
+        let usual = plan_since(&[LINUX_WITH_FETCH]);
         assert_eq!((passes(&usual), usual.enters()), ((true, false, false), false));
-        let new = plan_since(&[LINUX_5_12, LINUX_7_0]);
+        let new = plan_since(&[LINUX_WITH_FETCH, LINUX_7_0]);
         assert_eq!((passes(&new), new.enters()), ((false, true, false), true));
         assert!(new.check().is_ok() && new.takes("tcp_list_netns"));
     }

@@ -1,4 +1,4 @@
-//! Ways into network namespaces, whose sockets the kernel shows only from within before Linux 5.12.
+//! Ways into network namespaces, whose sockets some kernels show only from within.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -253,13 +253,13 @@ impl<'a> Tcp<'a> {
 
     fn socket_bytes(&self, sockets: u64) -> u64 {
         let by_address = &self.skel.maps.sockets_by_address;
-        if self.attachment.plan.since_5_12() { sockets * SOCKET_BYTES } else { own::map_bytes(by_address).unwrap_or(0) }
+        if self.attachment.plan.has_fetch() { sockets * SOCKET_BYTES } else { own::map_bytes(by_address).unwrap_or(0) }
     }
 
     /// Before 5.12 nothing tells in a pause which sockets are gone, and their addresses may be those of others by now: all
     /// are taken over anew.
     fn forget_sockets(&mut self) -> libbpf_rs::Result<()> {
-        if self.attachment.plan.since_5_12() {
+        if self.attachment.plan.has_fetch() {
             return Ok(());
         }
         let sockets = &self.skel.maps.sockets_by_address;
