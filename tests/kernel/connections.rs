@@ -21,7 +21,7 @@ use crate::fixture::{B4, Network, Sidecar, Wish, listen, run};
 use crate::reader::{Done, done};
 
 fn only_tcp() -> Sidecar {
-    Sidecar::start(Wish { modules: vec!["tcp"], ..Wish::default() })
+    Sidecar::start(Wish::of(&["tcp"]))
 }
 
 /// By parameters as HTTP has them.
@@ -517,7 +517,7 @@ fn who_cannot_know_says_why() {
         Err(ConnectionsError::List(ListError::NotRunning { module: "tcp", reason })) => reason,
         other => panic!("{other:?}"),
     };
-    let absent = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let absent = Sidecar::start(Wish::of(&["retransmit"]));
     assert!(not_running(&absent).contains("not among collector.modules"));
     let host = |kernel: &mut ebpf_sidecar::kernel::Kernel| {
         // Before 5.12 sockets are passed over in another way.

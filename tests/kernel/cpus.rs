@@ -15,7 +15,7 @@ use crate::fixture::{Named, Network, Sidecar, Wish, exchange, on_every_cpu, seen
 const MIB: usize = 1 << 20;
 
 fn start(module: &'static str) -> Sidecar {
-    Sidecar::start(Wish { modules: vec![module], ..Wish::default() })
+    Sidecar::start(Wish::of(&[module]))
 }
 
 #[test]

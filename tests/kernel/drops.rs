@@ -22,7 +22,7 @@ use crate::fixture::{
 const DROPS: &str = "sidecar_drops_total";
 
 pub fn start() -> Sidecar {
-    start_as(Wish { modules: vec!["drops"], ..Wish::default() })
+    start_as(Wish::of(&["drops"]))
 }
 
 /// The tcp module, which drops needs, would also run without it, and nothing seem to be dropped.
@@ -305,7 +305,7 @@ fn segments_of_one_socket(sidecar: &Sidecar, to: &'static str, hook: &str) {
 #[test]
 fn traffic_that_arrives_is_no_drop() {
     const STORM: usize = 2000;
-    let sidecar = start_as(Wish { modules: vec!["tcp", "drops"], ..Wish::default() });
+    let sidecar = start_as(Wish::of(&["tcp", "drops"]));
     for ip in ["127.0.0.1", "::1"] {
         for (connections, reply) in [(1, 200 << 20), (STORM, 512)] {
             let listener = listen(ip);

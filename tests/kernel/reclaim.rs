@@ -21,7 +21,7 @@ const REFAULTS: &str = "sidecar_reclaim_refaults_total";
 const LIMIT: u64 = 16 << 20;
 
 fn alone() -> Wish {
-    Wish { modules: vec!["reclaim"], ..Wish::default() }
+    Wish::of(&["reclaim"])
 }
 
 /// Number and seconds of the stalls of a process.

@@ -108,7 +108,7 @@ fn lossy_link() {
     let lossy = ["meta l4proto tcp numgen random mod 100 < 4 drop"];
     network.filter(&network.a, &lossy);
     network.filter(&network.b, &lossy);
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     for (ip, port, connections, size) in
         [(B4, large, 4, 2_000_000), (B6, large6, 4, 2_000_000), (B4, small, 40, 5000), (B6, small6, 40, 5000)]
     {
@@ -154,7 +154,7 @@ fn tail_losses() {
     let ports @ [port4, port6] = ports();
     let lossy = format!("tcp dport {{ {port4}, {port6} }} meta length > 500 numgen inc mod 2 == 0 drop");
     network.filter(&network.b, &[&lossy]);
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     for (ip, port) in [(B4, port4), (B6, port6)] {
         let (mut client, mut server) = pair(&network, ip, port);
         for _ in 0..5 {
@@ -267,7 +267,7 @@ fn timeout_of(stream: &TcpStream) -> f64 {
 #[test]
 fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
     let network = Network::new();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     for ip in [B4, B6] {
         assert!(ports::<4>().into_iter().any(|port| three_timers(&network, &sidecar, ip, port)), "{ip}");
     }
@@ -310,7 +310,7 @@ fn lost_syns_and_syn_acks() {
     let ports @ [syn4, synack4, syn6, synack6] = ports();
     network.filter(&network.b, &[&format!("tcp dport {{ {syn4}, {syn6} }} drop")]);
     network.filter(&network.a, &[&format!("tcp sport {{ {synack4}, {synack6} }} drop")]);
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     let listening =
         |ip, port| network.within(&network.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
     let _listeners = [(B4, synack4), (B6, synack6)].map(|(ip, port)| listening(ip, port));
@@ -352,7 +352,7 @@ fn syn_acks_of_fast_open_count_once() {
 
 fn syn_acks_of_fast_open() {
     let network = Network::new();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     let [port] = ports();
     let listener = network.within(&network.b, move || {
         allow_fast_open();
@@ -398,7 +398,7 @@ fn segments_that_this_host_fails_to_send_count() {
 
 fn segments_that_this_host_fails_to_send() {
     let network = Network::new();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     let [port] = ports();
     let (mut client, mut server) = pair(&network, B4, port);
     let kernel = Kernel(&network, &network.a);
@@ -432,7 +432,7 @@ fn a_named_process() {
     let network = Network::new();
     let [port] = ports();
     network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
-    let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let sidecar = Sidecar::start(Wish::of(&["retransmit"]));
     let client = network.within(&network.a, move || {
         let child = in_process("unheard", || {
             retry_syns("1");
@@ -456,7 +456,7 @@ fn resets_equal_the_kernels_counters() {
     for ns in [&network.a, &network.b] {
         network.filter(ns, &["tcp flags & rst == rst counter"]);
     }
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     let refused @ [refused4, refused6] = ports();
     let unread @ [unread4, unread6] = ports();
     let aborted @ [aborted4, aborted6] = ports();
@@ -506,7 +506,7 @@ fn resets_equal_the_kernels_counters() {
 /// Ten thousand messages that arrive.
 #[test]
 fn no_program_runs_while_nothing_is_lost() {
-    let sidecar = Sidecar::start(Wish { modules: vec!["retransmit"], ..Wish::default() });
+    let sidecar = Sidecar::start(Wish::of(&["retransmit"]));
     let listener = listen("127.0.0.1");
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut server, _) = listener.accept().unwrap();

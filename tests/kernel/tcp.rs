@@ -63,7 +63,7 @@ fn all_closed(port: u16, connections: u64) -> impl Fn(&Metrics) -> bool {
 
 #[test]
 fn bytes_and_connections_are_exact_on_loopback() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     for ip in ["127.0.0.1", "::1"] {
         let listener = listen(ip);
         let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
@@ -80,7 +80,7 @@ fn bytes_and_connections_are_exact_on_loopback() {
 #[test]
 fn bytes_and_connections_are_exact_across_namespaces() {
     let network = Network::new();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let [port4, port6] = ports();
     for (ip, port) in [(B4, port4), (B6, port6)] {
         let ready = Arc::new(Barrier::new(2));
@@ -154,7 +154,7 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
 /// they are open where namespaces have to be entered, as the module says.
 #[test]
 fn where_nobody_lives_connections_count_when_they_close_if_not_before() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let [port] = ports();
     let ends = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -188,7 +188,7 @@ fn where_nobody_lives_connections_count_when_they_close_if_not_before() {
 #[test]
 fn records_go_with_their_sockets() {
     const MOST: usize = 10;
-    let sidecar = Sidecar::start(Wish { modules: vec!["tcp"], ..Wish::default() });
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
     let server = serve(listener, 300, 10, 20);
@@ -211,7 +211,7 @@ fn records_go_with_their_sockets() {
 
 #[test]
 fn a_dual_stack_socket_counts_as_ipv4() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("::");
     let port = port_of(&listener);
     let server = serve(listener, 1, 10, 20);
@@ -231,7 +231,7 @@ fn a_dual_stack_socket_counts_as_ipv4() {
 fn totals_survive_a_storm_of_passes_and_closes() {
     const CLIENTS: usize = 4;
     const EACH: usize = 1500;
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
     let servers: Vec<_> = (0..CLIENTS).map(|_| serve(listener.try_clone().unwrap(), EACH, 64, 512)).collect();
@@ -264,7 +264,7 @@ fn totals_survive_a_storm_of_passes_and_closes() {
 
 #[test]
 fn live_connections_are_as_exact_as_closed_ones() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let port = port_of(&listener);
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -338,7 +338,7 @@ fn what_is_older_than_the_daemon_is_taken_over_without_a_burst() {
     server.write_all(&[1; 321]).unwrap();
     client.read_exact(&mut [0; 321]).unwrap();
 
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let open = |sent, received| Account { sent, received, opened: 0, closed: 0, active: 1 };
     let metrics = sidecar.snapshot();
     assert_eq!(account(&metrics, "client", port), open(0, 0));
@@ -357,7 +357,7 @@ fn what_is_older_than_the_daemon_is_taken_over_without_a_burst() {
 
 #[test]
 fn a_forking_server_is_known_by_the_child_that_serves() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
     let parent = in_process("fork-parent", || {
@@ -388,7 +388,7 @@ fn a_forking_server_is_known_by_the_child_that_serves() {
 
 #[test]
 fn prefork_workers_and_threads_are_known_by_their_process() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
     let worker = in_process("pre-worker", || serve_here(&listener, 3, 10, 20));
@@ -418,7 +418,7 @@ fn prefork_workers_and_threads_are_known_by_their_process() {
 /// While the connection is still open: the walk over open files finds who holds it.
 #[test]
 fn an_open_connection_belongs_to_who_holds_it() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let port = port_of(&listener);
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -451,7 +451,7 @@ fn failed_connects() {
     let rules =
         [format!("tcp dport {dropped} drop"), format!("tcp dport {rejected} reject with icmpx type host-unreachable")];
     network.filter(&network.b, &rules.each_ref().map(String::as_str));
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let connects = network.within(&network.a, move || {
         // The SYN once more after a second, then two seconds of waiting.
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
@@ -495,7 +495,7 @@ fn lossy_exchanges() {
     let lossy = ["meta l4proto tcp numgen random mod 100 < 3 counter drop"];
     network.filter(&network.a, &lossy);
     network.filter(&network.b, &lossy);
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let ports @ [port4, port6] = ports();
     for (ip, port) in [(B4, port4), (B6, port6)] {
         let ready = Arc::new(Barrier::new(2));
@@ -535,7 +535,7 @@ fn half_open_connections() {
     // The client's kernel never sees the SYN-ACK, and so sends its SYN again too.
     let [port] = ports();
     network.filter(&network.a, &[&format!("tcp sport {port} drop")]);
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let server = network.within(&network.b, move || TcpListener::bind((B4, port)).unwrap());
     let listener = server.join().unwrap();
     let connect = network.within(&network.a, move || {
@@ -554,7 +554,7 @@ fn half_open_connections() {
 #[test]
 fn a_full_accept_queue_shows_backlog_and_overflows() {
     let network = Network::new();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let [port] = ports();
     let waiting = network.within(&network.b, move || {
         let listener = TcpListener::bind((B4, port)).unwrap();
@@ -587,7 +587,7 @@ fn a_full_accept_queue_shows_backlog_and_overflows() {
 
 #[test]
 fn connects_are_counted_by_process_until_it_ends() {
-    let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::default() });
+    let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::of(&["tcp"]) });
     let listener = listen("127.0.0.1");
     let to = listener.local_addr().unwrap();
     let server = serve(listener, 7, 1, 1);
@@ -610,7 +610,7 @@ fn connects_are_counted_by_process_until_it_ends() {
 
 #[test]
 fn a_full_family_folds_into_other_and_sums_stay_exact() {
-    let sidecar = Sidecar::start(Wish { max_series: 50, ..Wish::default() });
+    let sidecar = Sidecar::start(Wish { max_series: 50, ..Wish::of(&["tcp"]) });
     let listener = listen("0.0.0.0");
     let port = port_of(&listener);
     let visit = |first: u16, count: u16| {
@@ -648,7 +648,7 @@ fn a_full_family_folds_into_other_and_sums_stay_exact() {
 
 #[test]
 fn idle_series_disappear_and_may_come_back() {
-    let wish = Wish { idle_ttl: Duration::from_secs(1), interval: Duration::from_millis(100), ..Wish::default() };
+    let wish = Wish { idle_ttl: Duration::from_secs(1), interval: Duration::from_millis(100), ..Wish::of(&["tcp"]) };
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
@@ -671,11 +671,10 @@ fn idle_series_disappear_and_may_come_back() {
 #[test]
 fn what_was_counted_in_other_stays_when_its_series_goes() {
     let wish = Wish {
-        modules: vec!["tcp"],
         max_series: 12,
         idle_ttl: Duration::from_millis(200),
         interval: Duration::from_millis(100),
-        ..Wish::default()
+        ..Wish::of(&["tcp"])
     };
     let sidecar = Sidecar::start(wish);
     for _ in 0..6 {
@@ -700,7 +699,8 @@ fn what_was_counted_in_other_stays_when_its_series_goes() {
 /// An idle but open connection keeps its series, whatever the ttl.
 #[test]
 fn open_connections_never_expire() {
-    let wish = Wish { idle_ttl: Duration::from_millis(200), interval: Duration::from_millis(100), ..Wish::default() };
+    let wish =
+        Wish { idle_ttl: Duration::from_millis(200), interval: Duration::from_millis(100), ..Wish::of(&["tcp"]) };
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
     let port = port_of(&listener);
@@ -720,7 +720,7 @@ fn labels_can_be_asked_for() {
 }
 
 fn labels_of_three_connections() {
-    let mut wish = Wish::default();
+    let mut wish = Wish::of(&["tcp"]);
     wish.config.tcp.own.labels = vec![Label::SrcIp, Label::SrcPort, Label::Pid];
     let sidecar = Sidecar::start(wish);
     let listener = listen("127.0.0.1");
@@ -744,7 +744,7 @@ fn the_audit_agrees_with_the_kernel() {
 }
 
 fn audit_of_25_connections() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let before = ["ActiveOpens", "PassiveOpens"].map(|name| kernel_counter("Tcp", name));
     let listener = listen("127.0.0.1");
     let to = listener.local_addr().unwrap();
@@ -774,7 +774,7 @@ fn nothing_is_left_behind() {
     let server = serve(listener, 2000, 1, 1);
     let load = thread::spawn(move || (0..2000).for_each(|_| exchange(to, 1, 1)));
     let before = programs();
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let ours: BTreeSet<_> = programs().difference(&before).copied().collect();
     assert!(ours.len() >= 4, "{ours:?}");
     sidecar.snapshot();
@@ -792,7 +792,7 @@ fn nothing_is_left_behind() {
 /// The programs of this collector, as the kernel lists them, hang on rare events alone.
 #[test]
 fn no_program_is_on_a_send_receive_or_syscall_path() {
-    let sidecar = Sidecar::start(Wish { modules: vec!["tcp"], ..Wish::default() });
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let metrics = sidecar.snapshot();
     let hooks = [
         "inet_sock_set_state",
@@ -821,7 +821,7 @@ fn no_program_is_on_a_send_receive_or_syscall_path() {
 /// Names that are not text, or look like the escapes of such, are as many series as there are processes.
 #[test]
 fn names_of_any_bytes_stay_apart() {
-    let sidecar = Sidecar::start(Wish::default());
+    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let listener = listen("127.0.0.1");
     let (port, to) = (port_of(&listener), listener.local_addr().unwrap());
     let names: [&[u8]; 4] = [b"\xff", b"\xfe", b"\\xff", b"qu\"ote\n"];
@@ -845,7 +845,7 @@ fn names_of_any_bytes_stay_apart() {
 /// The kernel gives a new namespace the inode number of an old one; its counters begin anew, and ours must not fall.
 #[test]
 fn the_audit_tells_namespaces_apart_that_share_a_number() {
-    let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::default() });
+    let sidecar = Sidecar::start(Wish { interval: Duration::from_millis(200), ..Wish::of(&["tcp"]) });
     let kernel = |metrics: &Metrics| metrics.sum("sidecar_audit_kernel_total", &[("counter", "connects")]);
     let mut before = 0;
     for _ in 0..3 {
