@@ -50,10 +50,11 @@ test-e2e: build ## run the tests of the release binary, as root, from outside
 
 .PHONY: test-vm
 test-vm: deps ## run test-kernel in virtual machines: all of tests/vm/machines, or VM="6.1 ..."; FILTER as there
-	FILTER=$(FILTER) tests/vm/run $(VM)
+	FILTER="$(FILTER)" tests/vm/run $(VM)
 
 .PHONY: test-cross
 test-cross: deps ## run tests that need no root for all of scripts/machines, emulated; or for MACHINES="aarch64 ..."
+	@test -n "$(MACHINES)" || { echo 'MACHINES names none.'; exit 1; }
 	@status=0; for machine in $(MACHINES); do tests/tier cross $$machine tests/cross $$machine || status=1; done; exit $$status
 
 # The kernel tests are named apart because plain cargo commands leave them out.

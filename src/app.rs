@@ -60,9 +60,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether nothing can run on this kernel, whatever is configured.
+    /// Whether nothing that was asked for can run on this host.
     pub fn is_unfit(&self) -> bool {
-        matches!(self, Error::Start(StartError::Unfit(_)))
+        matches!(self, Error::Start(StartError::Unfit(_) | StartError::Unsupported(_)))
     }
 
     /// Whether the configuration has to change.

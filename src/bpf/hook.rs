@@ -139,7 +139,7 @@ pub fn btf_name(way: &Alternative) -> String {
 pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
     let target = way.target;
     if kernel.btf == Some(false) {
-        return Some("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
+        return Some("this kernel shows no BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
     }
     if let Some(error) = &kernel.btf_error {
         return Some(format!("the kernel's BTF cannot be read: {error}"));

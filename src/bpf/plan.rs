@@ -29,6 +29,8 @@ pub struct Only {
 pub struct Plan {
     choices: Vec<Choice>,
     terms: Terms,
+    /// What is missing whatever is attached; empty if nothing is.
+    lacks: &'static str,
     has_fetch: bool,
     refusals: Vec<Refusal>,
     /// Of classic tracepoints.
@@ -81,7 +83,12 @@ impl Plan {
         });
         let has_fetch = kernel.is_since(LINUX_WITH_FETCH);
         let (choices, numbers) = (choices.collect(), kernel.numbers.clone());
-        Plan { choices, terms, has_fetch, refusals: Vec::new(), numbers }
+        Plan { choices, terms, lacks: "", has_fetch, refusals: Vec::new(), numbers }
+    }
+
+    /// Says what is missing whatever is attached.
+    pub fn lacking(self, lacks: &'static str) -> Plan {
+        Plan { lacks, ..self }
     }
 
     /// Whether the kernel is [that new](LINUX_WITH_FETCH), as `has_fetch()` of the programs says.
@@ -162,7 +169,8 @@ impl Plan {
             };
             (!missing.is_empty()).then(|| format!("{missing} ({}: {})", choice.hook.name, choice.reason()))
         });
-        texts.collect::<Vec<_>>().join("; ")
+        let untold = Some(self.lacks.to_owned()).filter(|lacks| !lacks.is_empty());
+        texts.chain(untold).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -184,7 +192,9 @@ impl Choice {
             if only.is_some_and(|only| !way.is(&only.kind)) {
                 continue;
             } else if let Some(reason) = unavailable(way, kernel) {
-                self.reasons.push(reason);
+                if !self.reasons.contains(&reason) {
+                    self.reasons.push(reason);
+                }
             } else if !way.tax.is_empty() && !terms.named && !self.forced {
                 self.declined = true;
                 let (kind, target, tax) = (way.kind.as_str(), way.target, way.tax);

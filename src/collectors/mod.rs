@@ -116,7 +116,7 @@ impl Config {
         let asked = Some((spec.asked)(self)).filter(|asked| *asked != AUTO);
         let only = asked.map(|kind| Only { kind: kind.to_owned(), setting: setting(spec) });
         let wanted = spec.hooks.iter().filter(|hook| self.page_cache.own.wants(hook));
-        Plan::new(wanted, kernel, Terms { named, only })
+        Plan::new(wanted, kernel, Terms { named, only }).lacking((spec.lacks)(kernel))
     }
 }
 
@@ -138,6 +138,8 @@ pub struct Spec {
     pub asked: fn(&Config) -> &str,
     /// Enumerations of the kernel whose names it shows.
     pub enums: &'static [&'static str],
+    /// What a kernel cannot tell, however the hooks are attached; empty if that is nothing.
+    pub lacks: fn(&Kernel) -> &'static str,
     /// A module whose programs it relies on: that runs along, without being shown, if it was not asked for.
     pub needs: Option<&'static str>,
     /// Modules with lower numbers are paused first when the programs cost more than `collector.max_cpu_percent`.
@@ -264,11 +266,6 @@ pub trait Collector {
         let links = links.map_err(CollectError::during("attaching the BPF programs again"))?;
         self.attachment_mut().hold(links);
         Ok(())
-    }
-
-    /// What this kernel cannot tell, in words; empty if that is nothing.
-    fn missing(&self) -> String {
-        self.attachment().plan.missing()
     }
 
     /// What its programs have cost.

@@ -48,6 +48,9 @@ pub enum StartError {
     /// None of the modules that were asked for runs.
     #[error("no module could be started: {0}")]
     Nothing(String),
+    /// The same, because none can here.
+    #[error("no module can run on this host: {0}")]
+    Unsupported(String),
     /// What is to be watched cannot be.
     #[error(transparent)]
     Target(#[from] target::StartError),
@@ -99,7 +102,7 @@ impl<'a> Engine<'a> {
     /// Starts the collectors that were asked for. One that cannot run leaves the others alone.
     ///
     /// # Errors
-    /// [`StartError::Nothing`] if none runs.
+    /// [`StartError::Nothing`] or [`StartError::Unsupported`] if none runs.
     pub fn start(setup: &Setup<'_>, objects: &'a Objects, options: Options) -> Result<Engine<'a>, StartError> {
         let modules: Vec<_> = ALL
             .iter()
@@ -150,7 +153,8 @@ impl<'a> Engine<'a> {
                 warn!(module = module.spec.name, program, reason, "the kernel refuses a program");
             }
         }
-        for report in self.reports() {
+        let reports = self.reports();
+        for report in &reports {
             for hook in report.hooks.iter().filter(|hook| !hook.tax.is_empty()) {
                 warn!(module = report.name, hook = hook.name, "takes {}", hook.tax);
             }
@@ -167,7 +171,12 @@ impl<'a> Engine<'a> {
             }
         }
         let runs = self.modules.iter().any(|module| matches!(module.state, State::Running { .. }));
-        if runs { Ok(()) } else { Err(StartError::Nothing(reasons.join("; "))) }
+        let failed = reports.iter().any(|report| report.status == Status::Failed);
+        match (runs, failed) {
+            (true, _) => Ok(()),
+            (false, true) => Err(StartError::Nothing(reasons.join("; "))),
+            (false, false) => Err(StartError::Unsupported(reasons.join("; "))),
+        }
     }
 }
 
@@ -361,7 +370,8 @@ impl<'a> Module<'a> {
                 report.hooks = collector.attachment().plan.reports();
                 report.programs = collector.programs();
                 report.maps = collector.maps();
-                let missing = if self.paused.is_empty() { collector.missing() } else { self.paused.clone() };
+                let missing =
+                    if self.paused.is_empty() { collector.attachment().plan.missing() } else { self.paused.clone() };
                 report.reason = if failure.is_empty() { missing } else { failure.clone() };
                 if !report.reason.is_empty() {
                     report.status = if failure.is_empty() { Status::Degraded } else { Status::Failed };

@@ -89,8 +89,8 @@ const LINUX_5_8: Version = Version { number: "5.8", sign: "BPF_FUNC_ringbuf_outp
 pub enum Unfit {
     /// It does not tell its types.
     #[error(
-        "the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF): there is no {BTF}; kernels of most distributions have \
-         had it since Linux 5.10"
+        "the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), or it is hidden from us: there is no {BTF}; kernels of \
+         most distributions have had it since Linux 5.10"
     )]
     NoBtf,
     /// It does, but not to us.

@@ -8,7 +8,7 @@ use std::process::Command;
 use caps::{CapSet, Capability};
 use ebpf_sidecar::app::btf_names;
 use ebpf_sidecar::collectors::{self, Config};
-use ebpf_sidecar::kernel::{HELPERS, Kernel, Lockdown};
+use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_WITH_FETCH, Lockdown};
 use ebpf_sidecar::status::Status;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
@@ -126,7 +126,9 @@ fn two_capabilities_are_enough() {
     const SENT: usize = 54_321;
     let child = in_process("nobody", || {
         // Before 5.11 maps are locked memory.
-        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).unwrap();
+        if !Kernel::probe([HELPERS]).is_since(LINUX_WITH_FETCH) {
+            setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).unwrap();
+        }
         set_keepcaps(true).unwrap();
         let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
         setresgid(group, group, group).unwrap();
@@ -136,7 +138,7 @@ fn two_capabilities_are_enough() {
         caps::set(None, CapSet::Permitted, &two).unwrap();
 
         let mut kernel = Kernel::probe(btf_names());
-        kernel.kprobes = Some(has_perf_events());
+        kernel.kprobes = kernel.kprobes.map(|offered| offered && has_perf_events());
         let sidecar = Sidecar::start(Wish::default());
         for spec in collectors::ALL {
             // Where there are neither fentry nor kprobes, fadvise needs tracefs, and that needs to be mounted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -20,8 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 
 use crate::fixture::{
-    B4, B6, MISSED_RUNS, Metrics, Network, Sidecar, Wish, exchange, in_process, kernel_counter, listen, ports, run,
-    seen, serve, serve_here,
+    B4, B6, MISSED_RUNS, Metrics, Network, Sidecar, Wish, drain, exchange, in_process, kernel_counter, listen, ports,
+    run, seen, serve, serve_here,
 };
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
@@ -135,8 +135,8 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
     assert_eq!(account(&metrics, "server", port), open(0, 1234));
     let query = Query::parse([("dst_port", port.to_string())]).unwrap();
     match sidecar.connections(query) {
-        Ok(listing) => assert_eq!((seen("bpf_sk_storage_map (list)"), listing.total), (1, 2 * known)),
-        Err(error) => assert_eq!(seen("bpf_sk_storage_map (list)"), 0, "{error}"),
+        Ok(listing) => assert_eq!((seen("sockets (list)"), listing.total), (1, 2 * known)),
+        Err(error) => assert_eq!(seen("sockets (list)"), 0, "{error}"),
     }
 
     let to = SocketAddr::new(B4.parse().unwrap(), silent);
@@ -284,8 +284,11 @@ fn live_connections_are_as_exact_as_closed_ones() {
     let mut moments = (0..100).map(|_| (tcp_info(&client), sidecar.snapshot(), tcp_info(&client)));
     let quiet = moments.find(|(before, _, after)| before == after);
     let (info, metrics, _) = quiet.expect("a moment in which nothing is sent");
-    assert_eq!(metrics.sum("sidecar_connection_packets_sent_total", &labels), info.segs_out);
-    assert_eq!(metrics.sum("sidecar_connection_packets_received_total", &labels), info.segs_in);
+    let ours = |metrics: &Metrics, role| {
+        let labels = [("role", role), ("dst_port", port_label.as_str())];
+        ["sent", "received"].map(|way| metrics.sum(&format!("sidecar_connection_packets_{way}_total"), &labels))
+    };
+    assert_eq!(ours(&metrics, "client"), [info.segs_out, info.segs_in]);
     let rtt = metrics.histogram("sidecar_connection_rtt_seconds", &labels).expect("round trips are sampled");
     let median = rtt.quantile(0.5).unwrap() * 1e6;
     assert!((median - info.rtt_us).abs() <= info.rtt_us * 0.1 + 1.0, "{median} us sampled, {} us", info.rtt_us);
@@ -295,10 +298,21 @@ fn live_connections_are_as_exact_as_closed_ones() {
     thread::sleep(Duration::from_millis(100));
     let later = sidecar.snapshot().number("sidecar_connection_duration_seconds", &labels).unwrap();
     assert!(later - age >= 0.1 && later - age < 5.0, "{age} s, then {later} s");
-    drop((client, server));
+
+    // After half of the end has come and gone, each side sends and receives one more segment: a FIN and its acknowledgement.
+    server.shutdown(Shutdown::Write).unwrap();
+    drain(&client);
+    let both = || [tcp_info(&client), tcp_info(&server)];
+    let mut pauses = (0..100).map(|_| (both(), thread::sleep(Duration::from_millis(50)), both()));
+    let (last, (), _) = pauses.find(|(before, (), after)| before == after).expect("nothing is sent any more");
+    drop(client);
     let metrics = sidecar.until(all_closed(port, 1));
+    drop(server);
     assert_eq!(account(&metrics, "client", port), finished(5000, 70, 1));
     assert_eq!(metrics.count("sidecar_connection_duration_seconds", &labels), 0);
+    for (role, info) in ["client", "server"].into_iter().zip(last) {
+        assert_eq!(ours(&metrics, role), [info.segs_out + 1, info.segs_in + 1], "{role}");
+    }
 }
 
 #[derive(PartialEq)]
@@ -794,13 +808,7 @@ fn nothing_is_left_behind() {
 fn no_program_is_on_a_send_receive_or_syscall_path() {
     let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let metrics = sidecar.snapshot();
-    let hooks = [
-        "inet_sock_set_state",
-        "tcp_retransmit_synack",
-        "bpf_sk_storage_map",
-        "bpf_sk_storage_map (list)",
-        "task_file",
-    ];
+    let hooks = ["inet_sock_set_state", "tcp_retransmit_synack", "sockets", "sockets (list)", "task_file"];
     for hook in hooks {
         assert_eq!(metrics.count("sidecar_hook_info", &[("hook", hook)]), 1, "{hook}");
     }

@@ -23,6 +23,7 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.drops.hook,
     enums: &[reasons::CORE, reasons::SUBSYSTEMS],
+    lacks: |_| "",
     needs: Some("tcp"),
     rank: 20,
     families: metrics::ALL,

@@ -54,6 +54,7 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.fadvise.hook,
     enums: &[],
+    lacks: |_| "",
     needs: None,
     rank: 30,
     families: metrics::ALL,

@@ -48,6 +48,7 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.page_cache.hook,
     enums: &[],
+    lacks: |_| "",
     needs: None,
     rank: 10,
     families: metrics::ALL,

@@ -24,11 +24,16 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.reclaim.hook,
     enums: &[vmstat::NODE_STATS],
+    lacks: |kernel| if vmstat::tells_cgroups(kernel.enumeration(vmstat::NODE_STATS)) { "" } else { CGROUPS_UNTOLD },
     needs: None,
     rank: 40,
     families: metrics::ALL,
     start: probe::start,
 };
+
+/// What is missing where the kernel counts the reclaim of cgroups among the rest.
+const CGROUPS_UNTOLD: &str =
+    "pages that are reclaimed for cgroups are counted by this kernel among direct and proactive, and not apart";
 
 const HOOKS: &[Hook] = &[
     Hook {

@@ -24,10 +24,6 @@ use crate::target::Target;
 /// A histogram takes 1.7 kB a slot, and there is one for each process name and scope: this many are plenty.
 const MAX_STALLS: u32 = 512;
 
-/// What is missing where the kernel counts the reclaim of cgroups among the rest.
-const CGROUPS_UNTOLD: &str =
-    "pages that are reclaimed for cgroups are counted by this kernel among direct and proactive, and not apart";
-
 // SAFETY: generated from a C struct that begins with `struct slot_head` and the key, as SLOT_TABLE asserts; all integers.
 unsafe impl Slot for reclaim_stall {
     type Key = reclaim_key;
@@ -48,7 +44,6 @@ struct Reclaim<'a> {
     target: Target,
     stalls: SlotTable<reclaim_stall, Labels>,
     vmstat: Vmstat,
-    tells_cgroups: bool,
 }
 
 /// Loads and attaches; the kernel's own counters count from here on.
@@ -64,7 +59,7 @@ pub fn start<'a>(setup: &Setup<'_>, objects: &'a Objects) -> Result<Box<dyn Coll
         attachment.hold(object::attach(skel.object(), plan)?);
         let vmstat = Vmstat::new(tells_cgroups)?;
         let (limits, identity, target) = (setup.limits, setup.identity.clone(), setup.target.clone());
-        Ok(Reclaim { skel, attachment, limits, identity, target, stalls, vmstat, tells_cgroups })
+        Ok(Reclaim { skel, attachment, limits, identity, target, stalls, vmstat })
     })?;
     Ok(Box::new(reclaim))
 }
@@ -121,12 +116,6 @@ impl Collector for Reclaim<'_> {
             self.skel.maps.marks.delete(&thread).map_err(CollectError::during("forgetting stalls"))?;
         }
         self.reattach()
-    }
-
-    fn missing(&self) -> String {
-        let untold = if self.tells_cgroups { String::new() } else { CGROUPS_UNTOLD.to_owned() };
-        let texts = [self.attachment.plan.missing(), untold];
-        texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
     fn object(&self) -> &Object {

@@ -27,6 +27,7 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.retransmit.hook,
     enums: &[decode::RESET_REASONS],
+    lacks: |_| "",
     needs: Some("tcp"),
     rank: 50,
     families: metrics::ALL,

@@ -53,8 +53,11 @@ impl Auditor {
         }
     }
 
-    /// The sums over all namespaces.
+    /// The sums over all namespaces; nothing as long as the counters of none could be read.
     pub fn totals(&self) -> Vec<Audit> {
+        if self.known.is_empty() && self.ended.is_none() {
+            return Vec::new();
+        }
         let accounts = self.known.values().map(Account::gain).chain(self.ended);
         let sum = accounts.fold(Pair::default(), |sum, pair| Pair {
             kernel: plus(sum.kernel, pair.kernel),

@@ -61,6 +61,7 @@ pub const SPEC: Spec = Spec {
     hooks: HOOKS,
     asked: |config| &config.tcp.hook,
     enums: &[],
+    lacks: |_| "",
     needs: None,
     rank: 60,
     families: metrics::ALL,
@@ -93,7 +94,7 @@ const HOOKS: &[Hook] = &[
         alternatives: &[Alternative::tp_btf("tcp_synack", "tcp_retransmit_synack")],
     },
     Hook {
-        name: "bpf_sk_storage_map",
+        name: "sockets",
         without: None,
         alternatives: &[
             stored(sockets::PASS_STORED),
@@ -102,7 +103,7 @@ const HOOKS: &[Hook] = &[
         ],
     },
     Hook {
-        name: "bpf_sk_storage_map (list)",
+        name: "sockets (list)",
         without: Some("live connections cannot be listed"),
         alternatives: &[stored(sockets::LIST_STORED), by_namespace(sockets::LIST_BY_NAMESPACE)],
     },
