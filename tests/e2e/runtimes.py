@@ -47,9 +47,9 @@ def image(folder):
     return folder / "image.tar"
 
 
-def says(port, text, then=36000):
-    """A command for a container: says something to the server at that port."""
-    return ["/bin/sh", "-c", f"echo {text} | nc 127.0.0.1 {port}; sleep {then}"]
+def says(port, text, then=36000, after=0):
+    """A command for a container: says something to the server at that port, after so many seconds."""
+    return ["/bin/sh", "-c", f"sleep {after}; echo {text} | nc 127.0.0.1 {port}; sleep {then}"]
 
 
 class Runtime:

@@ -54,11 +54,12 @@ def test_pods_of_containerd(sidecar, runtime, server, api, connect, tmp_path):
     containerd = runtime(Containerd)
     pod = containerd.pod("shop-0", "prod")
     # One container is older than the daemon, and one is not.
-    old = containerd.container(pod, "old", ["/bin/sh", "-c", f"sleep 3; echo old | nc 127.0.0.1 {server}; sleep 36000"])
+    old = containerd.container(pod, "old", says(server, "old", after=3))
     log = tmp_path / "events"
     events = {"events.enabled": "true", "events.output": log}
     daemon = sidecar(settings(cri=containerd.socket, **events))
-    new = containerd.container(pod, "new", says(server, "me-too"))
+    # The log does not wait for the name of a container that has just come.
+    new = containerd.container(pod, "new", says(server, "me-too", after=3))
     shows(daemon, server, [(("old", "shop-0", "prod", ""), 4), (("new", "shop-0", "prod", ""), 7)])
     assert old != new
     assert (state(daemon)["status"], state(daemon)["reason"]) == ("running", "")
