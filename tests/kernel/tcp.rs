@@ -135,8 +135,8 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
     assert_eq!(account(&metrics, "server", port), open(0, 1234));
     let query = Query::parse([("dst_port", port.to_string())]).unwrap();
     match sidecar.connections(query) {
-        Ok(listing) => assert_eq!((seen("sockets (list)"), listing.total), (1, 2 * known)),
-        Err(error) => assert_eq!(seen("sockets (list)"), 0, "{error}"),
+        Ok(listing) => assert_eq!((seen("bpf_sk_storage_map (list)"), listing.total), (1, 2 * known)),
+        Err(error) => assert_eq!(seen("bpf_sk_storage_map (list)"), 0, "{error}"),
     }
 
     let to = SocketAddr::new(B4.parse().unwrap(), silent);

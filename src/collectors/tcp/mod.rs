@@ -94,7 +94,7 @@ const HOOKS: &[Hook] = &[
         alternatives: &[Alternative::tp_btf("tcp_synack", "tcp_retransmit_synack")],
     },
     Hook {
-        name: "sockets",
+        name: "bpf_sk_storage_map",
         without: None,
         alternatives: &[
             stored(sockets::PASS_STORED),
@@ -103,7 +103,7 @@ const HOOKS: &[Hook] = &[
         ],
     },
     Hook {
-        name: "sockets (list)",
+        name: "bpf_sk_storage_map (list)",
         without: Some("live connections cannot be listed"),
         alternatives: &[stored(sockets::LIST_STORED), by_namespace(sockets::LIST_BY_NAMESPACE)],
     },
