@@ -808,7 +808,13 @@ fn nothing_is_left_behind() {
 fn no_program_is_on_a_send_receive_or_syscall_path() {
     let sidecar = Sidecar::start(Wish::of(&["tcp"]));
     let metrics = sidecar.snapshot();
-    let hooks = ["inet_sock_set_state", "tcp_retransmit_synack", "sockets", "sockets (list)", "task_file"];
+    let hooks = [
+        "inet_sock_set_state",
+        "tcp_retransmit_synack",
+        "bpf_sk_storage_map",
+        "bpf_sk_storage_map (list)",
+        "task_file",
+    ];
     for hook in hooks {
         assert_eq!(metrics.count("sidecar_hook_info", &[("hook", hook)]), 1, "{hook}");
     }
