@@ -788,7 +788,7 @@ fn nothing_is_left_behind() {
     let server = serve(listener, 2000, 1, 1);
     let load = thread::spawn(move || (0..2000).for_each(|_| exchange(to, 1, 1)));
     let before = programs();
-    let sidecar = Sidecar::start(Wish::of(&["tcp"]));
+    let sidecar = Sidecar::start(Wish::default());
     let ours: BTreeSet<_> = programs().difference(&before).copied().collect();
     assert!(ours.len() >= 4, "{ours:?}");
     sidecar.snapshot();

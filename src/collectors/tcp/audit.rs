@@ -108,6 +108,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_compared_where_nothing_can_be_read() {
+        let mut auditor = Auditor::default();
+        auditor.end(7);
+        assert_eq!(auditor.totals(), []);
+    }
+
+    #[test]
     fn a_namespace_that_ends_keeps_what_it_had() {
         let pair = |n| Pair { kernel: [n; 3], counted: [n; 3] };
         let mut auditor = Auditor::default();
