@@ -57,7 +57,7 @@ fn conclusion(report: &Report<'_>) -> String {
 fn facts(kernel: &Kernel) -> [(&'static str, Value); 7] {
     [
         ("kernel", json!(kernel.release)),
-        ("btf", json!(kernel.btf)),
+        ("btf", json!(kernel.btf.map(|there| there && kernel.btf_error.is_none()))),
         ("lockdown", json!(kernel.lockdown.map(Lockdown::as_str))),
         ("cgroup", json!(kernel.cgroup.map(Cgroup::as_str))),
         ("tracefs", json!(kernel.tracefs)),
@@ -85,7 +85,7 @@ impl<'a> Report<'a> {
         helpers: &'a [ModuleReport],
     ) -> Self {
         let enters = modules.iter().filter(|module| module.runs()).any(ModuleReport::enters);
-        let (missing, note) = (privileges::require(held).err(), privileges::note(held, enters));
+        let (missing, note) = (privileges::require_with_memory(held, kernel.map_memory).err(), privileges::note(held, enters));
         Report { kernel, missing, note, watching, modules, helpers }
     }
 
@@ -121,6 +121,7 @@ fn hook(hook: &HookReport) -> Value {
     json!({
         "name": hook.name,
         "kind": hook.kind.map(HookKind::as_str),
+        "target": hook.target,
         "cost": hook.cost().as_str(),
         "tax": hook.tax,
         "forced": hook.forced,
@@ -160,7 +161,8 @@ fn row(f: &mut fmt::Formatter<'_>, hook: &HookReport) -> fmt::Result {
     let kind = hook.kind.map_or("absent", HookKind::as_str);
     let price = if hook.tax.is_empty() { String::new() } else { format!("; it takes {}", hook.tax) };
     let forced = if hook.forced { " (forced)" } else { "" };
-    writeln!(f, "  {kind:<12}{}{forced}{}{price}", hook.name, because(&hook.reason))
+    let elsewhere = if hook.name.starts_with(hook.target) { String::new() } else { format!(", by {}", hook.target) };
+    writeln!(f, "  {kind:<12}{}{elsewhere}{forced}{}{price}", hook.name, because(&hook.reason))
 }
 
 fn because(reason: &str) -> String {
@@ -177,7 +179,7 @@ mod tests {
     use crate::kernel::HELPERS;
 
     fn hook(reason: &str) -> HookReport {
-        HookReport { name: "", kind: None, tax: "", enters: false, forced: false, reason: reason.to_owned() }
+        HookReport { name: "", kind: None, target: "", tax: "", enters: false, forced: false, reason: reason.to_owned() }
     }
 
     fn of(status: Status) -> ModuleReport {
@@ -189,7 +191,13 @@ mod tests {
             reason: reason.to_owned(),
             declined: false,
             hooks: vec![
-                HookReport { name: "inet_sock_set_state", kind: Some(HookKind::TpBtf), ..hook("") },
+                HookReport {
+                    name: "inet_sock_set_state",
+                    kind: Some(HookKind::TpBtf),
+                    target: "inet_sock_set_state",
+                    ..hook("")
+                },
+                HookReport { name: "bpf_sk_storage_map", kind: Some(HookKind::Iter), target: "tcp", ..hook("") },
                 HookReport { name: "page_cache_sync_ra", kind: Some(HookKind::Kprobe), forced: true, ..hook("") },
                 HookReport { name: "tcp", ..hook("no iterator tcp") },
             ],
@@ -231,6 +239,9 @@ mod tests {
 
         let without_btf = Kernel { btf: Some(false), ..host.clone() };
         assert_eq!(verdict(&report(&without_btf, &[of(Status::Running)])), 2);
+        let unreadable = Kernel { btf_error: Some("it is empty".to_owned()), ..host.clone() };
+        assert_eq!(verdict(&report(&unreadable, &[of(Status::Running)])), 2);
+        assert_eq!(report(&unreadable, &[]).to_json()["host"]["btf"], false);
         let too_old = Kernel { enums: helpers(&["BPF_FUNC_probe_read_kernel"]), ..host.clone() };
         let (report_of_it, modules) = (|modules| report(&too_old, modules), [of(Status::Running)]);
         assert_eq!(verdict(&report_of_it(&modules)), 2);
@@ -254,6 +265,7 @@ watching      everything
 
 tcp           degraded: no iterator tcp
   tp_btf      inet_sock_set_state
+  iter        bpf_sk_storage_map, by tcp
   kprobe      page_cache_sync_ra (forced)
   absent      tcp: no iterator tcp
 
@@ -269,7 +281,8 @@ it runs, with less than everything
         assert_eq!(json["verdict"], "degraded");
         assert_eq!(json["host"]["kprobes"], Value::Null);
         assert_eq!(json["modules"][0]["hooks"][0]["kind"], "tp_btf");
-        assert_eq!(json["modules"][0]["hooks"][1]["forced"], true);
-        assert_eq!(json["modules"][0]["hooks"][2]["kind"], Value::Null);
+        assert_eq!(json["modules"][0]["hooks"][1]["target"], "tcp");
+        assert_eq!(json["modules"][0]["hooks"][2]["forced"], true);
+        assert_eq!(json["modules"][0]["hooks"][3]["kind"], Value::Null);
     }
 }

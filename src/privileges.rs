@@ -15,6 +15,12 @@ const KEPT: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Cap
 /// What it takes to enter network namespaces, where sockets are passed over in one after another.
 const ENTERING: Capability = Capability::CAP_SYS_ADMIN;
 
+/// What raises the bound of locked memory.
+const LOCKING: Capability = Capability::CAP_SYS_RESOURCE;
+
+/// More locked memory than maps ever take.
+const PLENTY: u64 = 64 << 20;
+
 /// The capabilities that are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Missing(Vec<Capability>);
@@ -56,6 +62,16 @@ pub fn held() -> Result<CapsHashSet, caps::errors::CapsError> {
 pub fn require(held: &CapsHashSet) -> Result<(), Missing> {
     let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !held.contains(needed)).collect();
     if missing.is_empty() || held.contains(&Capability::CAP_SYS_ADMIN) { Ok(()) } else { Err(Missing(missing)) }
+}
+
+/// The same, where maps may take so much locked memory and no more.
+///
+/// # Errors
+/// [`Missing`] if it is not enough.
+pub fn require_with_memory(held: &CapsHashSet, bound: Option<u64>) -> Result<(), Missing> {
+    require(held)?;
+    let bounded = bound.is_some_and(|bytes| bytes < PLENTY) && !held.contains(&LOCKING);
+    if bounded { Err(Missing(vec![LOCKING])) } else { Ok(()) }
 }
 
 /// Gives up, for the calling thread and those that it will start, what is of no use once everything is attached. Where
@@ -106,6 +122,15 @@ mod tests {
         use Capability::*;
         assert_eq!(require_of(&[CAP_BPF, CAP_PERFMON]), Ok(()));
         assert_eq!(require_of(&[CAP_SYS_ADMIN]), Ok(()));
+    }
+
+    #[test]
+    fn a_bound_of_locked_memory_has_to_be_raised() {
+        use Capability::*;
+        let of = |held: &[_], bound| require_with_memory(&held.iter().copied().collect(), bound).is_ok();
+        assert!(of(&[CAP_SYS_ADMIN], None) && of(&[CAP_SYS_ADMIN], Some(PLENTY)));
+        assert!(!of(&[CAP_SYS_ADMIN], Some(64 << 10)) && !of(&[], None));
+        assert!(of(&[CAP_SYS_ADMIN, CAP_SYS_RESOURCE], Some(64 << 10)));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct HookReport {
     pub name: &'static str,
     /// How; `None` if it is absent.
     pub kind: Option<HookKind>,
+    /// What the program hangs on, as the kernel calls it: not always what the hook is named after, since some kernels have it
+    /// elsewhere. Of a classic tracepoint with its group; empty if it is absent.
+    pub target: &'static str,
     /// What it takes from unrelated work; empty if nothing.
     pub tax: &'static str,
     /// It goes through network namespaces one by one, which takes `CAP_SYS_ADMIN`.

@@ -385,6 +385,12 @@ fn errors_name_the_key_the_value_its_origin_and_what_is_allowed() {
             "uprobe",
             "the hooks of fadvise can be had as auto, fentry, kprobe, tracepoint, tp_btf",
         ),
+        (
+            "collector.page-cache.hook",
+            "fexit",
+            "fexit",
+            "the hooks of page-cache can be had as auto, tp_btf, fentry, kprobe; fentry stands for fexit, too",
+        ),
         ("metrics.max_series", "0", "0", "expected a whole number from 1 to 1000000"),
         ("metrics.max_series", "-1", "-1", "expected a whole number from 0 to 4294967295"),
         ("metrics.idle_ttl", "5s", "5s", "it must be at least collector.interval, which is 10s"),

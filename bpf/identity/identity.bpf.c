@@ -50,9 +50,11 @@ static __always_inline bool tell(struct cgroup *cgroup, __u64 number, __u32 even
 		return true;
 	record->cgroup = number;
 	record->event = event;
-	cgroup_path(record, cgroup);
-	size = __builtin_offsetof(struct identity_record, path) + record->length + 1;
-	if (size > sizeof(*record))
+	cgroup_names(record, cgroup);
+	size = __builtin_offsetof(struct identity_record, names);
+	if (record->length <= IDENTITY_PATH)
+		size += record->length;
+	if (size > sizeof(*record)) /* for the verifier */
 		return true;
 	return !bpf_ringbuf_output(&records, record, size, 0);
 }

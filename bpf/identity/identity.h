@@ -7,9 +7,10 @@
 #include "types.h"
 
 enum {
-	IDENTITY_PATH = 1024, /* longest path that is told, with the 0 at its end */
+	IDENTITY_PATH = 1024, /* longest path that is told, with a 0 at its end */
 	IDENTITY_NAME = 256,  /* longest name in it: NAME_MAX and a 0 */
 	IDENTITY_DEPTH = 32,  /* most names in it */
+	IDENTITY_TOO_LONG = IDENTITY_PATH + 1,
 };
 
 /* What is told of a cgroup. */
@@ -19,12 +20,12 @@ enum identity_event {
 	CGROUP_ENDED, /* it was removed; sockets may outlive it */
 };
 
-/* As much of it is sent as the path takes. */
+/* As much of it is sent as the names take. */
 struct identity_record {
-	__u64 cgroup; /* its number: see cgroup.h */
-	__u32 event;  /* enum identity_event */
-	__u32 length; /* of the path, without the 0; 0 if it is too long to be told */
-	char path[IDENTITY_PATH];
+	__u64 cgroup;              /* its number: see cgroup.h */
+	__u32 event;               /* enum identity_event */
+	__u32 length;              /* of the names; IDENTITY_TOO_LONG if they are not told */
+	char names[IDENTITY_PATH]; /* those of its path, the last one first, each with a 0 at its end */
 };
 
 /* One look at all cgroups of a hierarchy; where the buffer is too small for them, several. */

@@ -180,6 +180,16 @@ static __always_inline __u32 swap32(__u32 *word, __u32 new)
 	return before;
 }
 
+/*
+ * Passes look at a record while it is written: whoever finds the phase finds what was written before. (Where there is
+ * no exchange, the compiler alone is kept from another order, which is all that x86 needs.)
+ */
+static __always_inline void enter(struct tcp_conn *conn, __u32 phase)
+{
+	barrier();
+	swap32(&conn->phase, phase);
+}
+
 /* False if the word is not what it was before. */
 static __always_inline bool replace64(__u64 *word, __u64 before, __u64 new)
 {

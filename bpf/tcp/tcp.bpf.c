@@ -117,7 +117,7 @@ static __always_inline void on_connect(struct sock *sk, __u64 now)
 		return;
 	conn_reset(conn, ROLE_CLIENT, now);
 	own_by_current(conn);
-	conn->phase = PHASE_CONNECTING;
+	enter(conn, PHASE_CONNECTING);
 
 	who_of_conn(&key, conn);
 	key.pid = conn->tgid;
@@ -147,7 +147,7 @@ static __always_inline void on_listen(struct sock *sk, __u64 now)
 	lives_here(namespace_of(sk), sk);
 	conn->retrans = sk->sk_drops.counter;
 	own_by_current(conn);
-	conn->phase = PHASE_LISTENING;
+	enter(conn, PHASE_LISTENING);
 }
 
 /* SYN_SENT -> ESTABLISHED: a softirq, no process to be seen. The record is there unless connect() came before us. */
@@ -158,7 +158,6 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 	/* The SYN has been acknowledged and counted: it lies at `origin`, payload starts after it. */
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
 	conn->sent = 1;
-	conn->phase = PHASE_OPENED;
 	if (conn->start_ns && counts(conn)) { /* 0: its SYN is older than we are */
 		t = timing_of(tp, conn, now);
 		if (t)
@@ -166,6 +165,7 @@ static __always_inline void on_connected(struct tcp_sock *tp, struct tcp_conn *c
 	}
 	conn->start_ns = now; /* from here on, where its age is counted from */
 	conn->adopted = 0;
+	enter(conn, PHASE_OPENED);
 	tell(tp, conn, now, EVENT_CONNECT, 0);
 }
 
@@ -179,7 +179,7 @@ static __always_inline void on_accepted(struct tcp_sock *tp, struct tcp_conn *co
 	if (config.synack_hook)
 		conn->retrans = tp->total_retrans; /* SYN-ACKs sent again: counted when it happened */
 	conn->resent = tp->total_retrans;
-	conn->phase = PHASE_OPENED;
+	enter(conn, PHASE_OPENED);
 	if (ns)
 		add(&ns->accepts, 1);
 	__sync_fetch_and_add(&owners_due, 1);
@@ -533,7 +533,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	conn->adopted = 1;
 	if (state == TCP_LISTEN) {
 		conn->retrans = sk->sk_drops.counter;
-		conn->phase = PHASE_LISTENING;
+		enter(conn, PHASE_LISTENING);
 		return;
 	}
 	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp, state);
@@ -549,13 +549,13 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 	conn->srtt_us = tp->srtt_us;
 	if (state == TCP_SYN_SENT) {
 		conn->start_ns = 0;
-		conn->phase = PHASE_CONNECTING;
+		enter(conn, PHASE_CONNECTING);
 	} else {
-		conn->phase = PHASE_OPEN;
+		enter(conn, PHASE_OPEN);
 	}
 	/* It may have closed while we looked, and tcp_state have found no record. */
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
-		conn->phase = PHASE_CLOSED;
+		enter(conn, PHASE_CLOSED);
 }
 
 /* It went on while we were paused: a connect that came through, or a child of a listener that was accepted. */

@@ -152,6 +152,7 @@ impl Plan {
         let report = |choice: &Choice| HookReport {
             name: choice.hook.name,
             kind: choice.way().map(|way| way.kind),
+            target: choice.way().map_or("", |way| way.target),
             tax: choice.way().map_or("", |way| way.tax),
             enters: choice.way().is_some_and(|way| way.enters),
             forced: choice.forced,

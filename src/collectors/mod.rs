@@ -27,7 +27,7 @@ use crate::events::Events;
 use crate::identity::Identity;
 use crate::kernel::{HELPERS, Kernel, LINUX_7_0};
 use crate::snapshot::{Descriptor, Family};
-use crate::status::{MapReport, ProgramReport};
+use crate::status::{HookKind, MapReport, ProgramReport};
 use crate::target::Target;
 
 /// Every collector there is, in the order in which it is shown.
@@ -104,7 +104,8 @@ impl Config {
         for spec in ALL {
             let (asked, kinds) = ((spec.asked)(self), kinds(spec.hooks));
             if asked != AUTO && !kinds.contains(&asked) {
-                let allowed = format!("the hooks of {} can be had as {AUTO}, {}", spec.name, kinds.join(", "));
+                let both = if asked == HookKind::Fexit.as_str() { "; fentry stands for fexit, too" } else { "" };
+                let allowed = format!("the hooks of {} can be had as {AUTO}, {}{both}", spec.name, kinds.join(", "));
                 return Err(Invalid { key: setting(spec), allowed });
             }
         }

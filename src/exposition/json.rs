@@ -196,17 +196,18 @@ fn distribution(histogram: &Arc<Histogram>) -> impl Serialize + '_ {
 }
 
 fn hook(report: &HookReport) -> impl Serialize + '_ {
-    let HookReport { name, kind, tax, enters: _, forced, reason } = report;
+    let HookReport { name, kind, target, tax, enters: _, forced, reason } = report;
     #[derive(Serialize)]
     struct Hook<'a> {
         name: &'a str,
         kind: Option<&'static str>,
+        target: &'static str,
         cost: &'static str,
         tax: &'a str,
         forced: &'a bool,
         reason: &'a str,
     }
-    Hook { name, kind: kind.map(|kind| kind.as_str()), cost: report.cost().as_str(), tax, forced, reason }
+    Hook { name, kind: kind.map(|kind| kind.as_str()), target, cost: report.cost().as_str(), tax, forced, reason }
 }
 
 fn program(ProgramReport { name, runs, run_ns, missed, .. }: &ProgramReport) -> impl Serialize + '_ {

@@ -118,6 +118,7 @@ fn hook(report: &HookReport) -> proto::Hook {
     proto::Hook {
         name: report.name.to_owned(),
         kind: report.kind.map_or("", |kind| kind.as_str()).to_owned(),
+        target: report.target.to_owned(),
         cost: report.cost().as_str().to_owned(),
         tax: report.tax.to_owned(),
         forced: report.forced,

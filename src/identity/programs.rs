@@ -1,6 +1,5 @@
 //! Programs that tell of cgroups: loads, attaches, listens. The one file of this room that deals with libbpf.
 
-use std::borrow::Cow;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 
@@ -45,6 +44,9 @@ const OVERLAP: u32 = 64;
 
 /// Looks in a row, if the buffer is too small for all cgroups.
 const LOOKS: u32 = 200;
+
+/// Bytes that the names of a cgroup may take; those that take more are not told.
+const LONGEST: usize = size_of::<identity_record>() - offset_of!(identity_record, names);
 
 /// Where objects live: there is one for each attempt at loading.
 pub type Objects = Arena<MaybeUninit<OpenObject>>;
@@ -134,41 +136,53 @@ impl<'a> Programs<'a> {
 
 /// What was told of a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct Record {
     /// Its number.
     pub cgroup: u64,
     /// It is gone.
     pub ended: bool,
     /// From the root of its hierarchy; `None` if that is too long.
-    pub path: Option<Cow<'a, str>>,
+    pub path: Option<String>,
 }
 
 /// Reads what a program wrote. `None` if it is not of this version of ours.
-pub fn record(bytes: &[u8]) -> Option<Record<'_>> {
+pub fn record(bytes: &[u8]) -> Option<Record> {
     let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let cgroup = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
     let event = word(offset_of!(identity_record, event))?;
     let length = word(offset_of!(identity_record, length))? as usize;
-    let path = bytes.get(offset_of!(identity_record, path)..)?.get(..length)?;
-    let path = (length > 0).then(|| String::from_utf8_lossy(path));
+    let names = bytes.get(offset_of!(identity_record, names)..)?;
+    let path = if length > LONGEST { None } else { Some(path(names.get(..length)?)) };
     Some(Record { cgroup, ended: event == identity_event::CGROUP_ENDED.0, path })
+}
+
+/// Of names that begin with the last one, each with a zero at its end.
+fn path(names: &[u8]) -> String {
+    let names = names.split_inclusive(|&byte| byte == 0).rev();
+    let name = |bytes: &[u8]| format!("/{}", String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)));
+    let path: String = names.map(name).collect();
+    if path.is_empty() { "/".to_owned() } else { path }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bytes(length: u32, names: &[u8]) -> Vec<u8> {
+        [&7u64.to_ne_bytes()[..], &identity_event::CGROUP_ENDED.0.to_ne_bytes(), &length.to_ne_bytes(), names].concat()
+    }
+
     #[test]
-    fn a_record_is_as_long_as_its_path() {
-        let mut bytes = 7u64.to_ne_bytes().to_vec();
-        bytes.extend(identity_event::CGROUP_ENDED.0.to_ne_bytes());
-        bytes.extend(2u32.to_ne_bytes());
-        bytes.extend(b"/a\0");
-        assert_eq!(record(&bytes), Some(Record { cgroup: 7, ended: true, path: Some("/a".into()) }));
-        bytes[12] = 0;
-        assert_eq!(record(&bytes).unwrap().path, None);
-        bytes[12] = 200;
-        assert_eq!(record(&bytes), None);
-        assert_eq!(record(&bytes[..9]), None);
+    fn a_record_is_as_long_as_its_names() {
+        let path = |length, names| record(&bytes(length, names)).map(|record| record.path);
+        assert_eq!(
+            record(&bytes(11, b"shop.slice\0")),
+            Some(Record { cgroup: 7, ended: true, path: Some("/shop.slice".to_owned()) })
+        );
+        assert_eq!(path(7, b"a\0bc\0d\0and what was here before"), Some(Some("/d/bc/a".to_owned())));
+        assert_eq!(path(0, b""), Some(Some("/".to_owned())));
+        assert_eq!(path(LONGEST as u32 + 1, b""), Some(None));
+        assert_eq!(path(LONGEST as u32, b""), None);
+        assert_eq!(record(&bytes(2, b"a\0")[..9]), None);
     }
 }

@@ -3,6 +3,7 @@
 
 mod fentry;
 mod kprobes;
+mod perf;
 mod tracefs;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use libbpf_rs::btf::types::{Enum, FuncProto, Ptr, Typedef};
 use libbpf_rs::btf::{Btf, BtfKind, BtfType, ReferencesType};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_getres, clock_gettime};
 use thiserror::Error;
@@ -37,8 +39,13 @@ pub struct Kernel {
     pub tracefs: Option<bool>,
     /// Whether the kernel can put probes into its functions.
     pub kprobes: Option<bool>,
+    /// Whether we may have events of perf, through which probes and classic tracepoints run programs.
+    pub perf_events: Option<bool>,
     /// Whether BPF programs may hang on functions, through a trampoline.
     pub fentry: Option<bool>,
+    /// Bytes of locked memory that a process may have which does not hold `CAP_SYS_RESOURCE`, where maps count as such;
+    /// `None` where they do not, or there is no bound.
+    pub map_memory: Option<u64>,
     /// Length of a kernel tick (1 / CONFIG_HZ).
     pub tick_ns: u64,
     /// Those of the wanted tracepoints, iterators and functions that BTF has; of a tracepoint, how many arguments it has.
@@ -67,6 +74,9 @@ pub const LINUX_WITH_FETCH: Version = if cfg!(target_arch = "aarch64") {
 } else {
     Version { number: "5.12", sign: "BPF_FUNC_check_mtu" }
 };
+
+/// The memory of maps counts for the cgroup, and no longer as locked memory of the process.
+const LINUX_5_11: Version = Version { number: "5.11", sign: "BPF_FUNC_ima_inode_hash" };
 
 /// Programs on functions can be attached again after they were detached (commit f3a95075549e, "bpf: Allow trampoline
 /// re-attach for tracing and lsm programs"), as a pause has it.
@@ -131,24 +141,29 @@ impl Kernel {
         let mounts = mounts.as_deref().map(mounted);
         let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("Linux has had the coarse clock since 2.6.32");
         let wanted = wanted.into_iter().map(|name| name.as_ref().to_owned()).collect();
-        let found = types(&wanted);
+        let (found, locked) = (types(&wanted), getrlimit(Resource::RLIMIT_MEMLOCK).ok());
         let numbers = tracefs::numbers(&wanted);
         let btf_error = found.as_ref().err().map(ToString::to_string);
         let Types { names, enums, fentry } = found.unwrap_or_default();
-        Kernel {
+        let mut kernel = Kernel {
             release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
             btf: Path::new(BTF).try_exists().ok(),
             lockdown: lockdown(),
             cgroup: mounts.as_deref().and_then(cgroup),
             tracefs: Some(numbers.is_ok()),
             kprobes: kprobes::offered(),
+            perf_events: perf::allowed(),
             fentry,
+            map_memory: None,
             tick_ns: tick.tv_nsec() as u64,
             names,
             numbers: numbers.unwrap_or_default(),
             enums,
             btf_error,
-        }
+        };
+        let counted = !kernel.enumeration(HELPERS).is_empty() && !kernel.is_since(LINUX_5_11);
+        kernel.map_memory = locked.map(|(_, hard)| hard).filter(|&hard| counted && hard != RLIM_INFINITY);
+        kernel
     }
 
     /// Whether there is a tracepoint with typed arguments.

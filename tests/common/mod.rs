@@ -167,6 +167,7 @@ pub fn module(name: &'static str, status: Status) -> ModuleReport {
     let hook = |name, kind, reason: &str| HookReport {
         name,
         kind,
+        target: "",
         tax: "",
         enters: false,
         forced: false,

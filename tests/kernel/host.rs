@@ -14,7 +14,6 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys::bpf_map_create_opts;
 use libbpf_rs::{MapHandle, MapType};
-use nix::libc;
 use nix::sys::prctl::set_keepcaps;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -108,18 +107,6 @@ fn what_is_planned_is_what_happens() {
     }
 }
 
-/// Whether we may have perf events, which kprobes are. Some of Debian's kernels have a kernel.perf_event_paranoid of 3, which
-/// lets nobody have any without CAP_SYS_ADMIN.
-fn has_perf_events() -> bool {
-    // struct perf_event_attr in its first version: a clock (PERF_COUNT_SW_CPU_CLOCK).
-    let mut attributes = [0u64; 8];
-    attributes[0] = 1 | (size_of_val(&attributes) as u64) << 32; // PERF_TYPE_SOFTWARE
-    // SAFETY: it is as long as it says, and outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), -1, 0, -1, 0) };
-    // SAFETY: ours alone, if it is a descriptor at all.
-    fd >= 0 && unsafe { libc::close(fd as i32) } == 0
-}
-
 /// Somebody without a name, who may do nothing else, sees as much as root does.
 #[test]
 fn two_capabilities_are_enough() {
@@ -137,8 +124,7 @@ fn two_capabilities_are_enough() {
         caps::set(None, CapSet::Effective, &two).unwrap();
         caps::set(None, CapSet::Permitted, &two).unwrap();
 
-        let mut kernel = Kernel::probe(btf_names());
-        kernel.kprobes = kernel.kprobes.map(|offered| offered && has_perf_events());
+        let kernel = Kernel::probe(btf_names());
         let sidecar = Sidecar::start(Wish::default());
         for spec in collectors::ALL {
             // Where there are neither fentry nor kprobes, fadvise needs tracefs, and that needs to be mounted.
