@@ -85,7 +85,8 @@ impl<'a> Report<'a> {
         helpers: &'a [ModuleReport],
     ) -> Self {
         let enters = modules.iter().filter(|module| module.runs()).any(ModuleReport::enters);
-        let (missing, note) = (privileges::require_with_memory(held, kernel.map_memory).err(), privileges::note(held, enters));
+        let (missing, note) =
+            (privileges::require_with_memory(held, kernel.map_memory).err(), privileges::note(held, enters));
         Report { kernel, missing, note, watching, modules, helpers }
     }
 
@@ -179,7 +180,15 @@ mod tests {
     use crate::kernel::HELPERS;
 
     fn hook(reason: &str) -> HookReport {
-        HookReport { name: "", kind: None, target: "", tax: "", enters: false, forced: false, reason: reason.to_owned() }
+        HookReport {
+            name: "",
+            kind: None,
+            target: "",
+            tax: "",
+            enters: false,
+            forced: false,
+            reason: reason.to_owned(),
+        }
     }
 
     fn of(status: Status) -> ModuleReport {

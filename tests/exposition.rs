@@ -110,7 +110,9 @@ fn stats_have_everything_by_module() {
     assert_eq!(tcp["status"], "running");
     assert_eq!(
         tcp["hooks"][0],
-        json!({"name": "used", "kind": "tp_btf", "cost": "event", "tax": "", "forced": false, "reason": ""})
+        json!({
+            "name": "used", "kind": "tp_btf", "target": "where", "cost": "event", "tax": "", "forced": false, "reason": ""
+        })
     );
     assert_eq!(tcp["hooks"][1]["kind"], Value::Null);
     let bytes = &tcp["metrics"][0];

@@ -31,4 +31,15 @@ static __always_inline void raise_and_fence(__u32 *word)
 	}
 }
 
+/* What comes before it is read before what comes after it. x86 keeps that order by itself. */
+static __always_inline void fence_reads(void)
+{
+#ifndef __TARGET_ARCH_x86
+	__u32 word = 0;
+
+	raise_and_fence(&word);
+#endif
+	barrier();
+}
+
 #endif

@@ -115,7 +115,7 @@ static __always_inline struct tcp_timing *timing_of(struct tcp_sock *tp, struct 
 	return bpf_map_lookup_elem(&timing, &slot);
 }
 
-/* Has our FIN been given its sequence number? */
+/* Has our FIN been given its sequence number, or is it about to? */
 static __always_inline bool fin_queued(__u8 state)
 {
 	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
@@ -125,15 +125,23 @@ static __always_inline bool fin_queued(__u8 state)
  * Payload bytes sent, each once, by their sequence numbers: retransmissions and transmissions that failed on this
  * host do not count, which bytes_sent - bytes_retrans would not keep apart. snd_nxt gives the exact low 32 bits in one
  * read; bytes_acked, never more than a window behind, gives the high ones.
+ *
+ * A FIN changes the state, then write_seq, then snd_nxt; what is read the other way round has it in none of them, or
+ * its byte is left out, if a moment too early. So it is when the socket is closed, where nothing tells any more whether
+ * there was one: all that is to be counted has been by then.
  */
-static __always_inline __u64 sent_bytes(struct tcp_sock *tp, __u32 origin, __u8 state)
+static __always_inline __u64 sent_bytes(struct tcp_sock *tp, __u32 origin)
 {
+	struct sock *sk = (struct sock *)tp;
 	__u64 acked = tp->bytes_acked;
-	__u32 next = tp->snd_nxt;
+	__u32 next = *(volatile __u32 *)&tp->snd_nxt;
 	__u64 sent = acked + (__s32)(next - origin - (__u32)acked);
+	__u8 state;
 
-	if (fin_queued(state) && next == tp->write_seq)
-		sent--;
+	fence_reads();
+	state = *(volatile __u8 *)&sk->__sk_common.skc_state;
+	if ((fin_queued(state) || state == TCP_CLOSE) && next == *(volatile __u32 *)&tp->write_seq)
+		sent -= sent > 0;
 	return sent;
 }
 
@@ -145,9 +153,11 @@ static __always_inline __u64 received_bytes(struct tcp_sock *tp, enum moment mom
 {
 	struct sock *sk = (struct sock *)tp;
 	__u64 received = *(volatile __u64 *)&tp->bytes_received;
-	bool busy = moment == IN_PASSING && sock_busy(sk);
+	bool busy;
 
-	if (sk->__sk_common.skc_flags & (1UL << SOCK_DONE) || busy)
+	fence_reads();
+	busy = moment == IN_PASSING && sock_busy(sk);
+	if (*(volatile unsigned long *)&sk->__sk_common.skc_flags & (1UL << SOCK_DONE) || busy)
 		received -= received > 0;
 	return received;
 }
@@ -240,10 +250,61 @@ static __always_inline __u64 segs_word(struct tcp_sock *tp)
 	return (__u64)tp->segs_in << 32 | tp->segs_out;
 }
 
-static __always_inline void account_segs(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn, bool final)
+/* What a socket counts. */
+struct counters {
+	__u64 segs; /* segs_word() */
+	__u64 sent;
+	__u64 received;
+	__u32 retrans;
+	__u32 dsacks;
+	__u32 srtt_us;
+	__u32 chrono[TCP_CHRONO_MAX];
+};
+
+/* Time per tcp_sock.chrono_stat, with the running one up to now, as in tcp_get_info_chrono_stats(). */
+static __always_inline void read_chrono(struct counters *counters, struct tcp_sock *tp, struct tcp_conn *conn,
+					enum moment moment)
+{
+	__u32 now = bpf_jiffies64();
+	__u32 type = tcp_chrono(tp);
+	__u32 running = now - tp->chrono_start;
+	/* Type, start and sum change together, under the lock: as long as somebody may hold it, nothing is new. */
+	bool known = moment != IN_PASSING || !sock_busy((struct sock *)tp);
+
+	for (int i = 0; i < TCP_CHRONO_MAX; i++)
+		counters->chrono[i] = known ? tp->chrono_stat[i] + (type == i + 1 ? running : 0) : conn->chrono[i];
+}
+
+static __always_inline void read_counters(struct counters *counters, struct tcp_sock *tp, struct tcp_conn *conn,
+					  enum moment moment)
+{
+	counters->segs = segs_word(tp);
+	counters->sent = sent_bytes(tp, conn->origin);
+	counters->received = received_bytes(tp, moment);
+	counters->retrans = tp->total_retrans;
+	counters->dsacks = tp->dsack_dups;
+	counters->srtt_us = tp->srtt_us;
+	read_chrono(counters, tp, conn, moment);
+}
+
+/*
+ * A pass over records keeps them, but not their sockets from being freed and becoming other connections in the same
+ * place (SLAB_TYPESAFE_BY_RCU). What it has read of a socket is of this connection if that goes on even now: it ends in
+ * its record before it ends in the kernel.
+ */
+static __always_inline bool goes_on(struct tcp_conn *conn, __u64 start_ns)
+{
+	__u32 phase;
+
+	fence_reads();
+	phase = *(volatile __u32 *)&conn->phase;
+	return (phase == PHASE_CONNECTING || phase == PHASE_OPENED || phase == PHASE_OPEN) &&
+	       *(volatile __u64 *)&conn->start_ns == start_ns;
+}
+
+static __always_inline void account_segs(struct tcp_series *s, struct tcp_conn *conn, __u64 current, bool final)
 {
 	__u64 before = *(volatile __u64 *)&conn->segs;
-	__u64 current = segs_word(tp);
 	__u32 in, out;
 
 	if (final)
@@ -258,49 +319,41 @@ static __always_inline void account_segs(struct tcp_series *s, struct tcp_sock *
 	add(&s->segs_out, out);
 }
 
-/* Time per tcp_sock.chrono_stat, with the running one up to now, as in tcp_get_info_chrono_stats(). */
-static __always_inline void account_chrono(struct tcp_series *s, struct tcp_sock *tp, struct tcp_conn *conn,
-					   enum moment moment)
+/* False if the connection has ended meanwhile, which has counted all of it. */
+static __always_inline bool account(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment, __u64 now)
 {
-	__u32 now = bpf_jiffies64();
-	__u32 type = tcp_chrono(tp);
-	__u32 running = now - tp->chrono_start;
-
-	if (moment == IN_PASSING && sock_busy((struct sock *)tp))
-		return; /* type, start and sum change together, under the lock */
-	for (int i = 0; i < TCP_CHRONO_MAX; i++) {
-		__u32 current = tp->chrono_stat[i] + (type == i + 1 ? running : 0);
-
-		add(&s->chrono[i], gain32(&conn->chrono[i], current, moment == AT_ITS_END));
-	}
-}
-
-static __always_inline void account(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, enum moment moment,
-				    __u64 now)
-{
-	struct tcp_series *s = series_of(tp, conn, now);
-	struct tcp_namespace *ns;
+	__u64 start_ns = *(volatile __u64 *)&conn->start_ns;
+	__u32 phase = *(volatile __u32 *)&conn->phase;
 	bool final = moment == AT_ITS_END;
+	struct counters current = {};
+	struct tcp_namespace *ns;
+	struct tcp_series *s;
 	__u32 retrans;
 
-	if (!s)
-		return;
-	retrans = gain32(&conn->retrans, tp->total_retrans, final);
+	fence_reads();
+	s = series_of(tp, conn, now);
+	read_counters(&current, tp, conn, moment);
+	if (!s || (!final && !goes_on(conn, start_ns)))
+		return false;
+	retrans = gain32(&conn->retrans, current.retrans, final);
 	if (retrans) {
 		add(&s->retrans, retrans);
 		ns = namespace_of((struct sock *)tp);
 		if (ns)
 			add(&ns->retrans, retrans);
 	}
-	account_segs(s, tp, conn, final);
-	add(&s->spurious, gain32(&conn->dsacks, tp->dsack_dups, final));
-	if (conn->phase == PHASE_CONNECTING)
-		return;
-	if (conn->phase == PHASE_OPENED && replace32(&conn->phase, PHASE_OPENED, PHASE_OPEN))
+	account_segs(s, conn, current.segs, final);
+	add(&s->spurious, gain32(&conn->dsacks, current.dsacks, final));
+	conn->srtt_us = current.srtt_us;
+	if (phase == PHASE_CONNECTING)
+		return true;
+	if (phase == PHASE_OPENED && replace32(&conn->phase, PHASE_OPENED, PHASE_OPEN))
 		add(&s->opened, 1);
-	add(&s->sent, gain64(&conn->sent, sent_bytes(tp, conn->origin, state), final));
-	add(&s->received, gain64(&conn->received, received_bytes(tp, moment), final));
-	account_chrono(s, tp, conn, moment);
+	add(&s->sent, gain64(&conn->sent, current.sent, final));
+	add(&s->received, gain64(&conn->received, current.received, final));
+	for (int i = 0; i < TCP_CHRONO_MAX; i++)
+		add(&s->chrono[i], gain32(&conn->chrono[i], current.chrono[i], final));
+	return true;
 }
 
 static __always_inline void sample_rtt(struct tcp_sock *tp, struct tcp_conn *conn, __u32 srtt_us, __u64 now)

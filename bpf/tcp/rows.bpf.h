@@ -85,11 +85,12 @@ static __always_inline __u64 ahead(__u32 of, __u32 number)
 /* Payload sent over the whole life of the socket, each byte once. */
 static __always_inline __u64 payload_sent(struct tcp_sock *tp, struct tcp_conn *conn)
 {
-	struct sock *sk = (struct sock *)tp;
+	__u64 sent;
 
 	if (conn->role == ROLE_UNKNOWN) /* whether there was a SYN before it is not known */
 		return tp->bytes_sent - tp->bytes_retrans;
-	return sent_bytes(tp, conn->origin, sk->__sk_common.skc_state) - (conn->role == ROLE_CLIENT);
+	sent = sent_bytes(tp, conn->origin);
+	return sent - (sent && conn->role == ROLE_CLIENT);
 }
 
 /* bytes_acked counts our SYN, if there was one, and our FIN. */
@@ -298,6 +299,8 @@ static __always_inline void rank(struct sock *sk, struct tcp_sock *tp, struct tc
 
 static __always_inline void fill(struct tcp_row *row, struct sock *sk, struct tcp_sock *tp, struct tcp_conn *conn)
 {
+	__u64 start_ns = *(volatile __u64 *)&conn->start_ns;
+
 	who_of_conn(&row->who, conn);
 	row->who.pid = conn->tgid;
 	name_ends(&row->ends, tp, conn->role);
@@ -310,6 +313,8 @@ static __always_inline void fill(struct tcp_row *row, struct sock *sk, struct tc
 	for (__u32 field = 0; field < FIELD_MAX; field++)
 		row->fields[field] = field_of(tp, conn, field);
 	row->state = sk->__sk_common.skc_state;
+	if (!goes_on(conn, start_ns))
+		row->state = 0; /* as if it had not been met */
 }
 
 static __always_inline void list_one(struct sock *sk, struct tcp_conn *conn)

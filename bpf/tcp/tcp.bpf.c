@@ -293,10 +293,10 @@ static __always_inline void count_end(struct tcp_sock *tp, struct tcp_conn *conn
 	if (conn->phase == PHASE_CONNECTING) {
 		on_connect_failed(sk, conn, now);
 		if (tp->total_retrans)
-			account(tp, conn, state, AT_ITS_END, now);
+			account(tp, conn, AT_ITS_END, now);
 		tell(tp, conn, now, EVENT_CONNECT_FAILED, reason_of(sk));
 	} else if (conn->phase == PHASE_OPENED || conn->phase == PHASE_OPEN) {
-		account(tp, conn, state, AT_ITS_END, now);
+		account(tp, conn, AT_ITS_END, now);
 		s = series_of(tp, conn, now);
 		if (s)
 			add(&s->closed, 1);
@@ -455,27 +455,26 @@ static __always_inline void pass_listener(struct tcp_sock *tp, struct tcp_conn *
 
 static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment)
 {
-	struct sock *sk = (struct sock *)tp;
+	__u64 start_ns = *(volatile __u64 *)&conn->start_ns;
 	struct tcp_series *s;
 
 	/* Most sockets of a big server are idle: nothing moved, no clock runs, and all we need is at hand. */
-	if (conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp)) {
-		account(tp, conn, sk->__sk_common.skc_state, moment, pass_now_ns);
-		conn->srtt_us = tp->srtt_us;
-	}
+	if ((conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp)) &&
+	    !account(tp, conn, moment, pass_now_ns))
+		return;
 	sample_rtt(tp, conn, conn->srtt_us, pass_now_ns);
 	s = series_of(tp, conn, pass_now_ns);
-	if (!s)
+	if (!s || !goes_on(conn, start_ns))
 		return;
 	if (s->pass != pass_number) {
 		s->pass = pass_number;
 		s->open = 0;
-		s->oldest_ns = conn->start_ns;
+		s->oldest_ns = start_ns;
 		s->head.last_ns = pass_now_ns;
 	}
 	s->open++;
-	if (conn->start_ns < s->oldest_ns)
-		s->oldest_ns = conn->start_ns;
+	if (start_ns < s->oldest_ns)
+		s->oldest_ns = start_ns;
 }
 
 static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment)
@@ -491,7 +490,7 @@ static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn,
 	else if (phase == PHASE_LISTENING)
 		pass_listener(tp, conn);
 	else if (phase == PHASE_CONNECTING && conn->retrans != tp->total_retrans)
-		account(tp, conn, TCP_SYN_SENT, moment, pass_now_ns);
+		account(tp, conn, moment, pass_now_ns);
 }
 
 /* All sockets of all network namespaces, in one go: nothing is written to the file, so it never starts over. */
@@ -514,9 +513,9 @@ int tcp_pass(struct bpf_iter__bpf_sk_storage_map *ctx)
  * Which side opened a connection that is older than we are? bytes_acked counts the SYN of the side that sent one, and
  * bytes_sent never does: what has its sequence number exceeds the payload by one for a client.
  */
-static __always_inline __u8 role_by_syn(struct tcp_sock *tp, __u8 state)
+static __always_inline __u8 role_by_syn(struct tcp_sock *tp)
 {
-	__u64 sequence = sent_bytes(tp, tp->snd_una - (__u32)tp->bytes_acked, state);
+	__u64 sequence = sent_bytes(tp, tp->snd_una - (__u32)tp->bytes_acked);
 	__u64 payload = tp->bytes_sent - tp->bytes_retrans;
 
 	if (sequence == payload + 1)
@@ -536,7 +535,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		enter(conn, PHASE_LISTENING);
 		return;
 	}
-	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp, state);
+	conn->role = state == TCP_SYN_SENT ? ROLE_CLIENT : role_by_syn(tp);
 	conn->segs = segs_word(tp);
 	conn->retrans = tp->total_retrans;
 	conn->resent = tp->total_retrans;
@@ -545,7 +544,7 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		conn->chrono[i] = tp->chrono_stat[i];
 	conn->received = received_bytes(tp, IN_PASSING_LOCKED); /* if it is not: never less than was there */
 	conn->origin = tp->snd_una - (__u32)tp->bytes_acked;
-	conn->sent = sent_bytes(tp, conn->origin, state);
+	conn->sent = sent_bytes(tp, conn->origin);
 	conn->srtt_us = tp->srtt_us;
 	if (state == TCP_SYN_SENT) {
 		conn->start_ns = 0;
@@ -558,10 +557,18 @@ static __always_inline void take_over(struct sock *sk, struct tcp_sock *tp, stru
 		enter(conn, PHASE_CLOSED);
 }
 
-/* It went on while we were paused: a connect that came through, or a child of a listener that was accepted. */
+/*
+ * It went on while we were paused: a connect that came through, or a child of a listener that was accepted. The record
+ * is told of a state before the socket has it, so that what was read of the socket first does not go on before the
+ * record.
+ */
 static __always_inline bool missed_opening(struct tcp_conn *conn, __u8 state)
 {
-	if (conn->phase != PHASE_CONNECTING && conn->phase != PHASE_LISTENING)
+	__u32 phase;
+
+	fence_reads();
+	phase = *(volatile __u32 *)&conn->phase;
+	if (phase != PHASE_CONNECTING && phase != PHASE_LISTENING)
 		return false;
 	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
@@ -577,7 +584,7 @@ static __always_inline bool watches_ports_of(struct sock *sk, struct tcp_sock *t
 	if (!target.ports)
 		return true;
 	if (state != TCP_LISTEN && state != TCP_SYN_SENT)
-		role = role_by_syn(tp, state);
+		role = role_by_syn(tp);
 	return (role != ROLE_CLIENT && watches_port(here)) || (role != ROLE_SERVER && watches_port(there));
 }
 
@@ -623,6 +630,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	struct tcp_sock *tp;
 	struct sock *sk;
 	struct tcp_namespace *ns;
+	__u8 state;
 
 	if (!file || !task)
 		return 0;
@@ -633,14 +641,15 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 	if (!sk || !is_tcp(sk))
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
+	state = *(volatile __u8 *)&sk->__sk_common.skc_state;
+	if (!tp || state == TCP_CLOSE)
 		return 0;
 	conn = conn_of(sk);
 	if (!conn && watches_held(sk, tp, task))
 		conn = conn_create(sk);
 	if (!conn)
 		return 0;
-	if (conn->phase == PHASE_NONE || missed_opening(conn, sk->__sk_common.skc_state))
+	if (conn->phase == PHASE_NONE || missed_opening(conn, state))
 		take_over(sk, tp, conn);
 	held_by(conn, task);
 

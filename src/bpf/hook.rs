@@ -163,9 +163,9 @@ pub fn unavailable(way: &Alternative, kernel: &Kernel) -> Option<String> {
             Some(format!("this kernel has no function {target}"))
         }
         HookKind::Kprobe if kernel.kprobes == Some(false) => Some("this kernel has no kprobes".to_owned()),
-        HookKind::Kprobe | HookKind::Tracepoint if kernel.perf_events == Some(false) => {
-            Some("this host refuses us events of perf (kernel.perf_event_paranoid, or a lack of CAP_PERFMON)".to_owned())
-        }
+        HookKind::Kprobe | HookKind::Tracepoint if kernel.perf_events == Some(false) => Some(
+            "this host refuses us events of perf (kernel.perf_event_paranoid, or a lack of CAP_PERFMON)".to_owned(),
+        ),
         HookKind::Kprobe if !kernel.has_function(target) => Some(format!("this kernel has no function {target}")),
         HookKind::Tracepoint if kernel.tracefs == Some(false) => {
             Some("tracefs is neither mounted nor ours to mount (CAP_SYS_ADMIN)".to_owned())

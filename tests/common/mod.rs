@@ -164,10 +164,10 @@ pub fn large(sequence: u64, series: usize) -> Snapshot {
 }
 
 pub fn module(name: &'static str, status: Status) -> ModuleReport {
-    let hook = |name, kind, reason: &str| HookReport {
+    let hook = |name, kind: Option<_>, reason: &str| HookReport {
         name,
         kind,
-        target: "",
+        target: kind.map_or("", |_| "where"),
         tax: "",
         enters: false,
         forced: false,

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -468,6 +469,36 @@ pub fn drain(mut stream: &TcpStream) -> usize {
             Ok(0) | Err(_) => return total,
             Ok(read) => total += read,
         }
+    }
+}
+
+/// What a socket says of itself.
+#[derive(PartialEq)]
+pub struct TcpInfo {
+    pub timeout_us: f64,
+    /// Segments.
+    pub unacked: u32,
+    pub rtt_us: f64,
+    pub segs_in: u64,
+    pub segs_out: u64,
+}
+
+/// From `struct tcp_info` of include/uapi/linux/tcp.h, by offset.
+pub fn tcp_info(stream: &TcpStream) -> TcpInfo {
+    let mut bytes = [0u8; 256];
+    let mut length = bytes.len() as u32;
+    // SAFETY: the kernel writes at most `length` bytes.
+    let outcome = unsafe {
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &mut length)
+    };
+    assert_eq!(outcome, 0);
+    let at = |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
+    TcpInfo {
+        timeout_us: at(8).into(),
+        unacked: at(24),
+        rtt_us: at(68).into(),
+        segs_in: at(140).into(),
+        segs_out: at(136).into(),
     }
 }
 

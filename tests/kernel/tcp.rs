@@ -21,7 +21,7 @@ use nix::sys::wait::waitpid;
 
 use crate::fixture::{
     B4, B6, MISSED_RUNS, Metrics, Network, Sidecar, Wish, drain, exchange, in_process, kernel_counter, listen, ports,
-    run, seen, serve, serve_here,
+    run, seen, serve, serve_here, tcp_info,
 };
 
 const SENT: &str = "sidecar_connection_bytes_sent_total";
@@ -313,32 +313,6 @@ fn live_connections_are_as_exact_as_closed_ones() {
     for (role, info) in ["client", "server"].into_iter().zip(last) {
         assert_eq!(ours(&metrics, role), [info.segs_out + 1, info.segs_in + 1], "{role}");
     }
-}
-
-#[derive(PartialEq)]
-struct Info {
-    segs_in: u64,
-    segs_out: u64,
-    rtt_us: f64,
-}
-
-/// From `struct tcp_info` of include/uapi/linux/tcp.h, by offset.
-fn tcp_info(stream: &TcpStream) -> Info {
-    let mut bytes = [0u8; 256];
-    let mut length = bytes.len() as u32;
-    // SAFETY: the kernel writes at most `length` bytes.
-    let outcome = unsafe {
-        nix::libc::getsockopt(
-            stream.as_raw_fd(),
-            nix::libc::IPPROTO_TCP,
-            nix::libc::TCP_INFO,
-            bytes.as_mut_ptr().cast(),
-            &mut length,
-        )
-    };
-    assert_eq!(outcome, 0);
-    let u32_at = |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
-    Info { rtt_us: u32_at(68).into(), segs_out: u32_at(136).into(), segs_in: u32_at(140).into() }
 }
 
 #[test]
