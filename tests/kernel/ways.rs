@@ -77,7 +77,7 @@ pub fn take_away(kernel: &mut Kernel, way: &Alternative) {
 pub fn pretend(kernel: &mut Kernel, way: &Alternative) {
     kernel.names.insert(btf_name(way), way.arguments);
     kernel.numbers.entry(way.target.to_owned()).or_insert(NOBODYS);
-    (kernel.fentry, kernel.kprobes, kernel.tracefs) = (None, None, None);
+    (kernel.fentry, kernel.kprobes, kernel.perf_events, kernel.tracefs) = (None, None, None, None);
 }
 
 /// A configuration in which everything that can be counted is, and a module's hooks are attached in this way.
