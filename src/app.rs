@@ -83,6 +83,7 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
         let wanted = config.collector.modules.iter().any(|name| name == spec.name);
         let check = plan.check();
         let declined = wanted && check.as_ref().is_err_and(|missing| missing.declined);
+        let hooks = check.as_ref().map_or_else(|missing| missing.hooks.clone(), |()| plan.reports());
         let (status, reason) = match check {
             _ if !wanted => (Status::Disabled, "not among collector.modules".to_owned()),
             Err(missing) if declined => (Status::Disabled, missing.to_string()),
@@ -90,7 +91,7 @@ pub fn plan(config: &Config, kernel: &Kernel) -> Vec<ModuleReport> {
             Ok(()) if plan.missing().is_empty() => (Status::Running, String::new()),
             Ok(()) => (Status::Degraded, plan.missing()),
         };
-        let (name, summary, hooks) = (spec.name, spec.summary, plan.reports());
+        let (name, summary) = (spec.name, spec.summary);
         ModuleReport { name, summary, status, reason, declined, hooks, programs: Vec::new(), maps: Vec::new() }
     };
     collectors::ALL.iter().map(report).collect()

@@ -144,7 +144,7 @@ impl fmt::Display for Report<'_> {
         writeln!(f, "{:<14}{}", "watching", self.watching)?;
         for module in self.modules.iter().chain(self.helpers) {
             writeln!(f)?;
-            if self.missing.is_some() {
+            if self.missing.is_some() || self.kernel.fit().is_err() {
                 writeln!(f, "{:<14}cannot run", module.name)?;
                 continue;
             }

@@ -69,6 +69,8 @@ pub struct Missing {
     pub reason: String,
     /// There is a way, and it would be taken if the operator named the module.
     pub declined: bool,
+    /// All hooks of the collector: without this one, none is in use.
+    pub hooks: Vec<HookReport>,
 }
 
 impl Plan {
@@ -142,9 +144,24 @@ impl Plan {
     /// If a hook is absent without which the collector is no use.
     pub fn check(&self) -> Result<(), Missing> {
         match self.choices.iter().find(|choice| choice.taken.is_none() && choice.hook.without.is_none()) {
-            Some(choice) => Err(Missing { hook: choice.hook.name, reason: choice.reason(), declined: choice.declined }),
+            Some(choice) => {
+                let (hook, reason, declined) = (choice.hook.name, choice.reason(), choice.declined);
+                Err(Missing { hook, reason, declined, hooks: self.unused(hook) })
+            }
             None => Ok(()),
         }
+    }
+
+    /// What is to be said of the hooks where one is missing without which the others are no use.
+    fn unused(&self, missing: &str) -> Vec<HookReport> {
+        let unused = |report: HookReport| match report.kind {
+            None => report,
+            Some(_) => {
+                let reason = format!("no use without {missing}");
+                HookReport { kind: None, target: "", tax: "", enters: false, reason, ..report }
+            }
+        };
+        self.reports().into_iter().map(unused).collect()
     }
 
     /// What became of every hook.

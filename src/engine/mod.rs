@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::kernel::{Unfit, monotonic_ns};
 use crate::sampler::{SampleError, Source};
 use crate::snapshot::{Descriptor, Family, Snapshot};
-use crate::status::{ModuleReport, Status};
+use crate::status::{HookReport, ModuleReport, Status};
 use crate::target::{self, Target};
 pub use governor::Budget;
 use governor::{Governor, Load, Order};
@@ -95,6 +95,8 @@ enum State<'a> {
         reason: String,
         /// It would run if it was named.
         declined: bool,
+        /// Those that it would have, if that is known.
+        hooks: Vec<HookReport>,
     },
 }
 
@@ -245,21 +247,23 @@ impl<'a> State<'a> {
             Ok(collector) => State::Running { collector, failure: String::new() },
             Err(LoadError::Unsupported(missing)) => {
                 let status = if missing.declined { Status::Disabled } else { Status::Unsupported };
-                State::Ended { status, reason: missing.to_string(), declined: missing.declined }
+                let reason = missing.to_string();
+                State::Ended { status, reason, declined: missing.declined, hooks: missing.hooks }
             }
             Err(error @ LoadError::Failed { .. }) => {
                 // With its sources.
-                State::Ended {
-                    status: Status::Failed,
-                    reason: format!("{:#}", anyhow::Error::new(error)),
-                    declined: false,
-                }
+                State::failed(format!("{:#}", anyhow::Error::new(error)))
             }
         }
     }
 
+    fn failed(reason: String) -> State<'a> {
+        State::Ended { status: Status::Failed, reason, declined: false, hooks: Vec::new() }
+    }
+
     fn disabled() -> State<'a> {
-        State::Ended { status: Status::Disabled, reason: "not among collector.modules".to_owned(), declined: false }
+        let reason = "not among collector.modules".to_owned();
+        State::Ended { status: Status::Disabled, reason, declined: false, hooks: Vec::new() }
     }
 }
 
@@ -313,7 +317,7 @@ impl<'a> Module<'a> {
             Err(panic) => {
                 let reason = format!("it panicked: {}", panic_text(panic.as_ref()));
                 error!(module = self.spec.name, reason, "stopped");
-                self.state = State::Ended { status: Status::Failed, reason, declined: false };
+                self.state = State::failed(reason);
                 None
             }
         }
@@ -381,7 +385,8 @@ impl<'a> Module<'a> {
                     report.reason = format!("not among collector.modules; its programs run for {other}");
                 }
             }
-            State::Ended { status, reason, declined } => {
+            State::Ended { status, reason, declined, hooks } => {
+                report.hooks = hooks.clone();
                 report.status = *status;
                 report.reason = reason.clone();
                 report.declined = *declined;
