@@ -5,32 +5,24 @@
 #include "hist.h"
 #include <bpf/bpf_helpers.h>
 
-/* Position of the highest bit of a value that is not 0. BPF has no such instruction. */
+/*
+ * Position of the highest bit of a value that is not 0. BPF has no such instruction. Without a branch: the verifier
+ * would follow each combination of them through all that comes after.
+ */
 static __always_inline __u32 top_bit(__u64 v)
 {
-	__u32 bit = 0;
-
-	if (v >> 32) {
-		v >>= 32;
-		bit += 32;
-	}
-	if (v >> 16) {
-		v >>= 16;
-		bit += 16;
-	}
-	if (v >> 8) {
-		v >>= 8;
-		bit += 8;
-	}
-	if (v >> 4) {
-		v >>= 4;
-		bit += 4;
-	}
-	if (v >> 2) {
-		v >>= 2;
-		bit += 2;
-	}
-	return bit + (v >> 1);
+	/* All bits below the highest... */
+	v |= v >> 1;
+	v |= v >> 2;
+	v |= v >> 4;
+	v |= v >> 8;
+	v |= v >> 16;
+	v |= v >> 32;
+	/* ...and how many those are: in pairs, in fours, in bytes, together. */
+	v -= (v >> 1) & 0x5555555555555555;
+	v = (v & 0x3333333333333333) + ((v >> 2) & 0x3333333333333333);
+	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0f;
+	return (v * 0x0101010101010101 >> 56) - 1;
 }
 
 static __always_inline __u32 hist_bucket(__u64 us)

@@ -16,7 +16,8 @@ enum phase {
 	PHASE_CONNECTING,
 	PHASE_OPENED, /* established, not yet counted in `opened` */
 	PHASE_OPEN,
-	PHASE_CLOSED,
+	PHASE_CLOSED, /* without having been open, as far as we know */
+	PHASE_ENDED,  /* closed; what it did is counted, but for a reset that may follow */
 };
 
 /*

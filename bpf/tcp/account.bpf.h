@@ -56,6 +56,11 @@ static __always_inline struct tcp_namespace *namespace_of(struct sock *sk)
 	return ns;
 }
 
+static __always_inline bool is_open(__u32 phase)
+{
+	return phase == PHASE_OPENED || phase == PHASE_OPEN;
+}
+
 static __always_inline void who_of(struct who *who, const struct tcp_conn *conn)
 {
 	who_of_conn(who, conn);
@@ -298,8 +303,7 @@ static __always_inline bool goes_on(struct tcp_conn *conn, __u64 start_ns)
 
 	fence_reads();
 	phase = *(volatile __u32 *)&conn->phase;
-	return (phase == PHASE_CONNECTING || phase == PHASE_OPENED || phase == PHASE_OPEN) &&
-	       *(volatile __u64 *)&conn->start_ns == start_ns;
+	return (phase == PHASE_CONNECTING || is_open(phase)) && *(volatile __u64 *)&conn->start_ns == start_ns;
 }
 
 static __always_inline void account_segs(struct tcp_series *s, struct tcp_conn *conn, __u64 current, bool final)
@@ -319,8 +323,9 @@ static __always_inline void account_segs(struct tcp_series *s, struct tcp_conn *
 	add(&s->segs_out, out);
 }
 
-/* False if the connection has ended meanwhile, which has counted all of it. */
-static __always_inline bool account(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment, __u64 now)
+/* The series; NULL if the connection has ended meanwhile, which has counted all of it. */
+static __always_inline struct tcp_series *account(struct tcp_sock *tp, struct tcp_conn *conn, enum moment moment,
+						  __u64 now)
 {
 	__u64 start_ns = *(volatile __u64 *)&conn->start_ns;
 	__u32 phase = *(volatile __u32 *)&conn->phase;
@@ -334,7 +339,7 @@ static __always_inline bool account(struct tcp_sock *tp, struct tcp_conn *conn, 
 	s = series_of(tp, conn, now);
 	read_counters(&current, tp, conn, moment);
 	if (!s || (!final && !goes_on(conn, start_ns)))
-		return false;
+		return NULL;
 	retrans = gain32(&conn->retrans, current.retrans, final);
 	if (retrans) {
 		add(&s->retrans, retrans);
@@ -346,14 +351,14 @@ static __always_inline bool account(struct tcp_sock *tp, struct tcp_conn *conn, 
 	add(&s->spurious, gain32(&conn->dsacks, current.dsacks, final));
 	conn->srtt_us = current.srtt_us;
 	if (phase == PHASE_CONNECTING)
-		return true;
+		return s;
 	if (phase == PHASE_OPENED && replace32(&conn->phase, PHASE_OPENED, PHASE_OPEN))
 		add(&s->opened, 1);
 	add(&s->sent, gain64(&conn->sent, current.sent, final));
 	add(&s->received, gain64(&conn->received, current.received, final));
 	for (int i = 0; i < TCP_CHRONO_MAX; i++)
 		add(&s->chrono[i], gain32(&conn->chrono[i], current.chrono[i], final));
-	return true;
+	return s;
 }
 
 static __always_inline void sample_rtt(struct tcp_sock *tp, struct tcp_conn *conn, __u32 srtt_us, __u64 now)

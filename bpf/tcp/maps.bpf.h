@@ -27,6 +27,7 @@ struct {
 
 COST(tcp_state);
 COST(tcp_synack);
+COST(tcp_reset_sent);
 
 /* By net_id(). */
 struct {

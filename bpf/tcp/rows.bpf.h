@@ -323,8 +323,7 @@ static __always_inline void list_one(struct sock *sk, struct tcp_conn *conn)
 	struct tcp_sock *tp;
 	__u64 socket;
 
-	if (!counts(conn) || !shows_workload(conn->cgroup) ||
-	    (conn->phase != PHASE_OPENED && conn->phase != PHASE_OPEN))
+	if (!counts(conn) || !shows_workload(conn->cgroup) || !is_open(conn->phase))
 		return;
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		return;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * TCP connections, from the counters that the kernel keeps in every socket. Programs run when a connection changes
- * its state, when a SYN-ACK is sent again, and when the daemon asks; none runs when data is sent or received.
+ * its state, when a SYN-ACK is sent again, when a reset is sent, and when the daemon asks; none runs when data is sent
+ * or received.
  */
 #include "account.bpf.h"
 #include "by_address.bpf.h"
@@ -287,29 +288,31 @@ static __always_inline void on_connect_failed(struct sock *sk, struct tcp_conn *
 
 static __always_inline void count_end(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
 {
+	bool open = is_open(conn->phase);
 	struct sock *sk = (struct sock *)tp;
 	struct tcp_series *s;
 
-	if (conn->phase == PHASE_CONNECTING) {
+	if (!open && conn->phase != PHASE_CONNECTING)
+		return;
+	if (!open)
 		on_connect_failed(sk, conn, now);
-		if (tp->total_retrans)
-			account(tp, conn, AT_ITS_END, now);
-		tell(tp, conn, now, EVENT_CONNECT_FAILED, reason_of(sk));
-	} else if (conn->phase == PHASE_OPENED || conn->phase == PHASE_OPEN) {
-		account(tp, conn, AT_ITS_END, now);
-		s = series_of(tp, conn, now);
-		if (s)
+	if (open || tp->total_retrans) {
+		s = account(tp, conn, AT_ITS_END, now);
+		if (s && open)
 			add(&s->closed, 1);
-		sample_rtt(tp, conn, tp->srtt_us, now);
-		tell(tp, conn, now, EVENT_CLOSE, end_of(sk, state));
 	}
+	if (open)
+		sample_rtt(tp, conn, tp->srtt_us, now);
+	tell(tp, conn, now, open ? EVENT_CLOSE : EVENT_CONNECT_FAILED, open ? end_of(sk, state) : reason_of(sk));
 }
 
 static __always_inline void on_closed(struct tcp_sock *tp, struct tcp_conn *conn, __u8 state, __u64 now)
 {
+	__u32 phase = conn->phase;
+
 	if (counts(conn))
 		count_end(tp, conn, state, now);
-	conn->phase = PHASE_CLOSED;
+	conn->phase = is_open(phase) ? PHASE_ENDED : PHASE_CLOSED;
 	conn->series = 0;
 	conn->timing = 0;
 }
@@ -428,6 +431,34 @@ int BPF_PROG(tcp_synack, struct sock *sk, struct request_sock *req)
 	return 0;
 }
 
+/*
+ * An application that aborts a connection has its socket closed first; then the reset is sent, and then this is hit.
+ * Resets that answer a segment are not among the segments of a socket.
+ */
+static __always_inline void on_reset_sent(struct sock *sk)
+{
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL; /* not of TIME_WAIT, nor of a request */
+	struct tcp_conn *conn = tp ? conn_of(sk) : NULL;
+	struct tcp_series *s;
+
+	if (!conn || conn->phase != PHASE_ENDED || !counts(conn))
+		return;
+	s = series_of(tp, conn, bpf_ktime_get_ns());
+	if (s)
+		account_segs(s, conn, segs_word(tp), true);
+	conn->series = 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(tcp_reset_sent, struct sock *sk)
+{
+	__u64 begin = cost_begin(&tcp_reset_sent_cost);
+
+	on_reset_sent(sk);
+	cost_end(&tcp_reset_sent_cost, begin);
+	return 0;
+}
+
 static __always_inline void pass_listener(struct tcp_sock *tp, struct tcp_conn *conn)
 {
 	struct sock *sk = (struct sock *)tp;
@@ -459,12 +490,14 @@ static __always_inline void pass_open(struct tcp_sock *tp, struct tcp_conn *conn
 	struct tcp_series *s;
 
 	/* Most sockets of a big server are idle: nothing moved, no clock runs, and all we need is at hand. */
-	if ((conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp)) &&
-	    !account(tp, conn, moment, pass_now_ns))
+	if (conn->phase == PHASE_OPENED || conn->segs != segs_word(tp) || tcp_chrono(tp))
+		s = account(tp, conn, moment, pass_now_ns);
+	else
+		s = series_of(tp, conn, pass_now_ns);
+	if (!s)
 		return;
 	sample_rtt(tp, conn, conn->srtt_us, pass_now_ns);
-	s = series_of(tp, conn, pass_now_ns);
-	if (!s || !goes_on(conn, start_ns))
+	if (!goes_on(conn, start_ns))
 		return;
 	if (s->pass != pass_number) {
 		s->pass = pass_number;
@@ -485,7 +518,7 @@ static __always_inline void pass_one(struct tcp_sock *tp, struct tcp_conn *conn,
 	if (!counts(conn))
 		return;
 	phase = conn->phase;
-	if (phase == PHASE_OPENED || phase == PHASE_OPEN)
+	if (is_open(phase))
 		pass_open(tp, conn, moment);
 	else if (phase == PHASE_LISTENING)
 		pass_listener(tp, conn);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -316,6 +316,8 @@ pub fn in_process(name: &str, body: impl FnOnce()) -> Pid {
             // A test that fails must not leave it behind.
             set_pdeathsig(Signal::SIGKILL).expect("a signal may be asked for");
             set_name(&CString::new(name).expect("a name without zeros")).expect("it may have a name");
+            // What the harness keeps of its words, to show them when the test fails, is kept in this process.
+            set_hook(Box::new(|panic| _ = writeln!(io::stderr(), "{panic}")));
             let outcome = catch_unwind(AssertUnwindSafe(body));
             // SAFETY: ends the process without running what belongs to the parent.
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
@@ -420,6 +422,13 @@ impl Network {
             setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
             action()
         })
+    }
+
+    /// Both ends of a connection from `a` to this address of `b`.
+    pub fn pair(&self, ip: &'static str, port: u16) -> (TcpStream, TcpStream) {
+        let listener = self.within(&self.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
+        let client = self.within(&self.a, move || TcpStream::connect((ip, port)).unwrap()).join().unwrap();
+        (client, listener.accept().unwrap().0)
     }
 
     /// What we show, and RetransSegs of `a` and `b`, at a moment in which the kernel's counts stand still.

@@ -136,13 +136,6 @@ fn lossy_link() {
     assert!((sent..=sent + idle).contains(&released), "{released} by timers, {sent} sent, at most {idle} for nothing");
 }
 
-/// Connected sockets: the client's in `a`, the server's in `b`.
-fn pair(network: &Network, ip: &'static str, port: u16) -> (TcpStream, TcpStream) {
-    let listener = network.within(&network.b, move || TcpListener::bind((ip, port)).unwrap()).join().unwrap();
-    let client = network.within(&network.a, move || TcpStream::connect((ip, port)).unwrap()).join().unwrap();
-    (client, listener.accept().unwrap().0)
-}
-
 /// The last segment of a message is lost: nothing comes after it that the peer could acknowledge.
 #[test]
 fn tail_losses_are_loss_probes() {
@@ -156,7 +149,7 @@ fn tail_losses() {
     network.filter(&network.b, &[&lossy]);
     let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     for (ip, port) in [(B4, port4), (B6, port6)] {
-        let (mut client, mut server) = pair(&network, ip, port);
+        let (mut client, mut server) = network.pair(ip, port);
         for _ in 0..5 {
             client.write_all(&[1; 1000]).unwrap();
             server.read_exact(&mut [0; 1000]).unwrap();
@@ -192,8 +185,8 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
     let before = sides.each_ref().map(|(_, kernel)| [kernel.tcp("RetransSegs"), kernel.ext("TCPSynRetrans")]);
     let resets = sides[1].1.tcp("OutRsts");
     // Whose handshake was disturbed waits long for everything else.
-    let _shaken = pair(network, B4, shaken);
-    let (mut client, mut server) = pair(network, B4, port);
+    let _shaken = network.pair(B4, shaken);
+    let (mut client, mut server) = network.pair(B4, port);
     for _ in 0..3 {
         client.write_all(&[1; 1000]).unwrap();
         server.read_exact(&mut [0; 1000]).unwrap();
@@ -263,7 +256,7 @@ fn time_lost_is_the_sum_of_the_timers_that_ran_out() {
 /// `false` if a timer found its segment still queued on this host, as may happen on a busy one, and fired for nothing; or
 /// if one was not seen, as for [`seen`].
 fn three_timers(network: &Network, sidecar: &Sidecar, ip: &'static str, port: u16) -> bool {
-    let (mut client, mut server) = pair(network, ip, port);
+    let (mut client, mut server) = network.pair(ip, port);
     let kernel = Kernel(network, &network.a);
     let counters = || ["TCPTimeouts", "TCPSpuriousRtxHostQueues"].map(|name| kernel.ext(name));
     let (before, sent_before, first) = (counters(), kernel.tcp("RetransSegs"), tcp_info(&client).timeout_us / 1e6);
@@ -387,7 +380,7 @@ fn segments_that_this_host_fails_to_send() {
     let network = Network::new();
     let sidecar = Sidecar::start(Wish::of(&["tcp", "retransmit"]));
     let [port] = ports();
-    let (mut client, mut server) = pair(&network, B4, port);
+    let (mut client, mut server) = network.pair(B4, port);
     let kernel = Kernel(&network, &network.a);
     network.filter(&network.b, &[&format!("tcp dport {port} drop")]);
     client.write_all(&[1; 100]).unwrap();
@@ -455,13 +448,13 @@ fn resets_equal_the_kernels_counters() {
     connects.join().unwrap();
     for (ip, port, other) in [(B4, unread4, aborted4), (B6, unread6, aborted6)] {
         // Closed with something left to read.
-        let (mut client, server) = pair(&network, ip, port);
+        let (mut client, server) = network.pair(ip, port);
         client.write_all(b"unread").unwrap();
         server.peek(&mut [0]).unwrap();
         drop(server);
         assert!(client.read(&mut [0]).is_err());
         // Closed without waiting for what is on its way.
-        let (client, mut server) = pair(&network, ip, other);
+        let (client, mut server) = network.pair(ip, other);
         set_option(&client, nix::libc::SOL_SOCKET, nix::libc::SO_LINGER, &[1, 0]);
         drop(client);
         assert!(server.read(&mut [0]).is_err());

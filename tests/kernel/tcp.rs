@@ -14,9 +14,12 @@ use ebpf_sidecar::kernel::{HELPERS, Kernel, LINUX_WITH_FETCH};
 use ebpf_sidecar::status::Status;
 use libbpf_rs::query::MapInfoIter;
 use libbpf_rs::{MapCore, MapHandle};
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use nix::sys::wait::waitpid;
 
 use crate::fixture::{
@@ -100,7 +103,41 @@ fn bytes_and_connections_are_exact_across_namespaces() {
     }
 }
 
-/// New connections, one from before, and one that never comes to be, as far as there are hooks for them.
+/// Connections that the server and the client abort: packets against what nft counts.
+fn aborted_connections(network: &Network, sidecar: &Sidecar) {
+    let [unread, lingering] = ports();
+    network.filter_at(&network.a, "prerouting", &[&format!("tcp sport {unread} counter")]);
+    network.filter_at(&network.a, "postrouting", &[&format!("tcp dport {lingering} counter")]);
+    let (mut client, server) = network.pair(B4, unread);
+    client.write_all(b"unread").unwrap();
+    server.peek(&mut [0]).unwrap();
+    drop(server);
+    assert!(client.read(&mut [0]).is_err());
+    drop(client);
+    let (client, mut server) = network.pair(B6, lingering);
+    setsockopt(&client, Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+    drop(client);
+    assert!(server.read(&mut [0]).is_err());
+    drop(server);
+
+    let metrics = sidecar.until(|metrics| [unread, lingering].iter().all(|&port| all_closed(port, 1)(metrics)));
+    let packets = |role, port: u16| {
+        metrics.sum("sidecar_connection_packets_sent_total", &[("role", role), ("dst_port", &port.to_string())])
+    };
+    let ours = [packets("server", unread), packets("client", lingering)];
+    let counted = network.filtered(&network.a);
+    ["prerouting", "postrouting"].iter().for_each(|table| network.unfilter(&network.a, table));
+    // The SYN-ACK is sent before the server has a socket.
+    let left_out = u64::from(!sidecar.has("tcp", "tcp_send_reset"));
+    assert_eq!(ours.to_vec(), [counted[0] - 1 - left_out, counted[1] - left_out]);
+}
+
+#[test]
+fn resets_of_aborted_connections_are_among_their_packets() {
+    aborted_connections(&Network::new(), &Sidecar::start(Wish::of(&["tcp"])));
+}
+
+/// New connections, one from before, aborted ones, and one that never comes to be, as far as there are hooks for them.
 pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
     let (older, newer) = (listen("127.0.0.1"), listen("127.0.0.1"));
     let mut client = TcpStream::connect(older.local_addr().unwrap()).unwrap();
@@ -138,6 +175,8 @@ pub fn what_is_seen_is_exact(network: &Network, start: &dyn Fn() -> Sidecar) {
         Ok(listing) => assert_eq!((seen("bpf_sk_storage_map (list)"), listing.total), (1, 2 * known)),
         Err(error) => assert_eq!(seen("bpf_sk_storage_map (list)"), 0, "{error}"),
     }
+
+    aborted_connections(network, &sidecar);
 
     let to = SocketAddr::new(B4.parse().unwrap(), silent);
     let connect = move || TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_err();
@@ -785,6 +824,7 @@ fn no_program_is_on_a_send_receive_or_syscall_path() {
     let hooks = [
         "inet_sock_set_state",
         "tcp_retransmit_synack",
+        "tcp_send_reset",
         "bpf_sk_storage_map",
         "bpf_sk_storage_map (list)",
         "task_file",

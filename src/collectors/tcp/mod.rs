@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `inet_sock_set_state` | tp_btf | event: about 2 us for the life of a socket |
 //! | `tcp_retransmit_synack` | tp_btf | event |
+//! | `tcp_send_reset` | tp_btf | event |
 //! | `bpf_sk_storage_map` | iter | event: when the daemon reads, about 0.4 us for each socket |
 //! | the same, for lists | iter | event: when somebody asks for a list, three times or so over all sockets |
 //! | `task_file` | iter | event: when the daemon looks for owners, about a microsecond for each open file |
@@ -11,7 +12,8 @@
 //! | `tcp_destroy_sock` | tp_btf | along with it before 5.12 |
 //!
 //! Nothing runs when data is sent or received. Without `tcp_retransmit_synack` the SYN-ACKs that were sent again for
-//! connections that never came to be are missing; nothing else is optional.
+//! connections that never came to be are missing, and without `tcp_send_reset` the resets of aborted connections are not
+//! among their packets.
 
 mod audit;
 mod decode;
@@ -92,6 +94,11 @@ const HOOKS: &[Hook] = &[
         name: "tcp_retransmit_synack",
         without: Some("retransmitted SYN-ACKs of connections that never came to be are not counted"),
         alternatives: &[Alternative::tp_btf("tcp_synack", "tcp_retransmit_synack")],
+    },
+    Hook {
+        name: "tcp_send_reset",
+        without: Some("the resets of connections that an application aborts are not among the packets that they sent"),
+        alternatives: &[Alternative::tp_btf("tcp_reset_sent", "tcp_send_reset")],
     },
     Hook {
         name: "bpf_sk_storage_map",
