@@ -79,7 +79,7 @@ int BPF_PROG(identity_began, struct cgroup *cgroup)
 {
 	__u64 begin = cost_begin(&identity_began_cost);
 
-	tell_event(cgroup, CGROUP_BEGAN);
+	tell_event(distrusted(cgroup), CGROUP_BEGAN);
 	cost_end(&identity_began_cost, begin);
 	return 0;
 }
@@ -89,7 +89,7 @@ int BPF_PROG(identity_ended, struct cgroup *cgroup)
 {
 	__u64 begin = cost_begin(&identity_ended_cost);
 
-	tell_event(cgroup, CGROUP_ENDED);
+	tell_event(distrusted(cgroup), CGROUP_ENDED);
 	cost_end(&identity_ended_cost, begin);
 	return 0;
 }
@@ -163,11 +163,13 @@ int identity_look(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct cgroup *memory;
+	struct css_set *set;
 
 	if (!task || ctx->meta->seq_num)
 		return 0;
-	look_at_all(task->cgroups->dfl_cgrp, &look_v2, 0);
-	memory = memory_cgroup(task->cgroups);
+	set = distrusted(task)->cgroups;
+	look_at_all(set->dfl_cgrp, &look_v2, 0);
+	memory = memory_cgroup(set);
 	if (memory && memory->root->hierarchy_id)
 		look_at_all(memory, &look_v1, CGROUP_V1);
 	return 0;

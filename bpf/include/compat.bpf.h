@@ -26,6 +26,18 @@ static __always_inline bool has_fetch(void)
 #endif
 }
 
+/* The daemon puts something else in the place of these calls before a program is loaded: src/bpf/instructions.rs. */
+static void *(*const distrust)(const void *pointer, __u32 type) = (void *)0x0bad0602;
+
+/*
+ * The same pointer, of which the verifier is to be no more sure than of any that was read somewhere. Of each pointer
+ * that is read through one that it trusts it wonders whether to trust it, too, and since 6.3 (commit 57539b1c0ac2,
+ * "bpf: Enable annotating trusted nested pointers") looks for the answer among the names of all types of the kernel, up
+ * to four times: that took a sixth of a start. Where programs may call bpf_rdonly_cast(), it is that, which is nothing
+ * when it runs, and elsewhere nothing at all.
+ */
+#define distrusted(pointer) ((__typeof__(pointer))distrust(pointer, bpf_core_type_id_kernel(__typeof__(*(pointer)))))
+
 /* The current task; before 5.12 no more than its address, which task_read() follows. */
 static __always_inline struct task_struct *current_task(void)
 {
@@ -139,7 +151,7 @@ static __always_inline bool skb_has_socket(struct sk_buff *skb)
 static __always_inline struct address_space *folio_mapping(struct folio *folio)
 {
 	if (bpf_core_type_exists(struct folio))
-		return folio->mapping;
+		return distrusted(folio)->mapping;
 	return ((struct page *)folio)->mapping;
 }
 

@@ -35,7 +35,7 @@ static __always_inline bool same_comm(const __u8 *a, const __u8 *b)
 /* The process that the current task belongs to. Only where the kernel works on its behalf: not in a softirq. */
 static __always_inline void who_current(struct who *who)
 {
-	struct task_struct *task = current_task();
+	struct task_struct *task = distrusted(current_task());
 
 	process_comm(who->comm, task);
 	who->cgroup = cgroup_number(task_cgroup(task));

@@ -44,7 +44,7 @@ static __always_inline void set_owner(struct tcp_conn *conn, struct task_struct 
 
 static __always_inline void own_by_current(struct tcp_conn *conn)
 {
-	set_owner(conn, current_task());
+	set_owner(conn, distrusted(current_task()));
 }
 
 static __always_inline struct tcp_conn *conn_create(struct sock *sk)
@@ -684,7 +684,7 @@ int tcp_walk(struct bpf_iter__task_file *ctx)
 		return 0;
 	if (conn->phase == PHASE_NONE || missed_opening(conn, state))
 		take_over(sk, tp, conn);
-	held_by(conn, task);
+	held_by(conn, distrusted(task));
 
 	/* A process may hold a socket of a namespace that it does not live in. */
 	if (task->nsproxy && task->nsproxy->net_ns == sk->__sk_common.skc_net.net) {

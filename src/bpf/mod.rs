@@ -1,9 +1,9 @@
 //! What all collectors need of libbpf: choosing hooks, loading, slot tables, and what our programs and maps cost.
 
 pub mod array;
-mod atomics;
 pub mod enums;
 pub mod hook;
+pub mod instructions;
 pub mod load;
 pub mod object;
 pub mod own;

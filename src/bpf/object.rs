@@ -8,7 +8,7 @@ use libbpf_rs::{
     Link, Map, MapCore, MapFlags, MapHandle, Object, OpenMapMut, OpenObject, ProgramAttachType, ProgramMut,
 };
 
-use super::atomics;
+use super::instructions;
 use super::own;
 use super::plain::{Plain, from_bytes};
 use super::plan::Plan;
@@ -16,7 +16,7 @@ use super::tracepoint;
 use crate::status::ProgramReport;
 
 /// Has the programs loaded that the plan takes, and no others; nor the maps in which those would time themselves. Makes
-/// them fit for kernels before 5.12.
+/// them fit for the kernel.
 ///
 /// # Errors
 /// If there is no memory.
@@ -24,8 +24,8 @@ pub fn autoload(object: &mut OpenObject, plan: &Plan) -> libbpf_rs::Result<()> {
     for mut program in object.progs_mut() {
         let taken = program.name().to_str().is_some_and(|name| plan.takes(name));
         program.set_autoload(taken);
-        if taken && !plan.has_fetch() {
-            atomics::take_out_of(&mut program)?;
+        if taken {
+            instructions::fit(&mut program, plan.has_fetch(), plan.cast())?;
         }
     }
     for mut map in object.maps_mut() {

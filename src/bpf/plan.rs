@@ -32,6 +32,7 @@ pub struct Plan {
     /// What is missing whatever is attached; empty if nothing is.
     lacks: &'static str,
     has_fetch: bool,
+    cast: Option<u32>,
     refusals: Vec<Refusal>,
     /// Of classic tracepoints.
     numbers: BTreeMap<String, u32>,
@@ -84,8 +85,8 @@ impl Plan {
             choice
         });
         let has_fetch = kernel.is_since(LINUX_WITH_FETCH);
-        let (choices, numbers) = (choices.collect(), kernel.numbers.clone());
-        Plan { choices, terms, lacks: "", has_fetch, refusals: Vec::new(), numbers }
+        let (choices, numbers, cast) = (choices.collect(), kernel.numbers.clone(), kernel.cast);
+        Plan { choices, terms, lacks: "", has_fetch, cast, refusals: Vec::new(), numbers }
     }
 
     /// Says what is missing whatever is attached.
@@ -96,6 +97,11 @@ impl Plan {
     /// Whether the kernel is [that new](LINUX_WITH_FETCH), as `has_fetch()` of the programs says.
     pub fn has_fetch(&self) -> bool {
         self.has_fetch
+    }
+
+    /// [`Kernel::cast`].
+    pub fn cast(&self) -> Option<u32> {
+        self.cast
     }
 
     /// Gives up the way that uses `program`, because the kernel refused it, and takes the next. `false` if the plan has

@@ -1,10 +1,12 @@
 //! Facts about the host, probed once. Facts only: what follows from them is decided elsewhere. `None` means that it
 //! could not be told, which is not the same as no.
 
+mod cast;
 mod fentry;
 mod kprobes;
 mod perf;
 mod tracefs;
+mod trial;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -43,6 +45,8 @@ pub struct Kernel {
     pub perf_events: Option<bool>,
     /// Whether BPF programs may hang on functions, through a trampoline.
     pub fentry: Option<bool>,
+    /// Number of the kernel's function `bpf_rdonly_cast`, if programs may call it.
+    pub cast: Option<u32>,
     /// Bytes of locked memory that a process may have which does not hold `CAP_SYS_RESOURCE`, where maps count as such;
     /// `None` where they do not, or there is no bound.
     pub map_memory: Option<u64>,
@@ -144,7 +148,7 @@ impl Kernel {
         let (found, locked) = (types(&wanted), getrlimit(Resource::RLIMIT_MEMLOCK).ok());
         let numbers = tracefs::numbers(&wanted);
         let btf_error = found.as_ref().err().map(ToString::to_string);
-        let Types { names, enums, fentry } = found.unwrap_or_default();
+        let Types { names, enums, fentry, cast } = found.unwrap_or_default();
         let mut kernel = Kernel {
             release: uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default(),
             btf: Path::new(BTF).try_exists().ok(),
@@ -154,6 +158,7 @@ impl Kernel {
             kprobes: kprobes::offered(),
             perf_events: perf::allowed(),
             fentry,
+            cast,
             map_memory: None,
             tick_ns: tick.tv_nsec() as u64,
             names,
@@ -242,6 +247,7 @@ struct Types {
     names: BTreeMap<String, usize>,
     enums: BTreeMap<String, Vec<(u32, String)>>,
     fentry: Option<bool>,
+    cast: Option<u32>,
 }
 
 /// The wanted types that this kernel has, each of the right kind. BTF itself is let go again.
@@ -264,7 +270,7 @@ fn types(wanted: &HashSet<String>) -> libbpf_rs::Result<Types> {
             Err(other) => _ = names.insert(name.to_owned(), arguments(other).unwrap_or(0)),
         }
     }
-    Ok(Types { names, enums, fentry: fentry::allowed(&btf) })
+    Ok(Types { names, enums, fentry: fentry::allowed(&btf), cast: cast::offered(&btf) })
 }
 
 /// What the name of such a type begins with, if it can be wanted; there are some 150 000 types.

@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use ebpf_sidecar::app::btf_names;
+use ebpf_sidecar::bpf::instructions;
 use ebpf_sidecar::collectors::{self, Config, Limits, Objects, Setup, Shared, Spec, tcp::Label};
 use ebpf_sidecar::events::Events;
 use ebpf_sidecar::identity::Identity;
-use ebpf_sidecar::kernel::{Kernel, LINUX_5_17};
+use ebpf_sidecar::kernel::{Kernel, LINUX_5_17, LINUX_WITH_FETCH};
 use ebpf_sidecar::target::{Config as Filters, Target};
 use libbpf_rs::libbpf_sys::{self, bpf_insn, bpf_prog_info, bpf_prog_load_opts};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{AsRawLibbpf, Object, Program, ProgramType};
+use libbpf_rs::{AsRawLibbpf, Object, OpenObject, Program, ProgramType};
 
 use crate::ways::{config, forced, programs, tell};
 
@@ -106,6 +107,7 @@ fn helpers(kernel: &Kernel, efforts: &mut Efforts) {
     let mut place = MaybeUninit::uninit();
     let mut open = identity::IdentitySkelBuilder::default().open(&mut place).expect("it is an object");
     open.progs.identity_look.set_autoload(kernel.is_since(LINUX_5_17));
+    fit(open.open_object_mut(), kernel);
     let skel = open.load().unwrap_or_else(|error| panic!("identity on Linux {}: {error}", kernel.release));
     efforts_of(skel.object(), efforts);
 
@@ -116,6 +118,14 @@ fn helpers(kernel: &Kernel, efforts: &mut Efforts) {
     *path.last_mut().expect("it has room") = 0;
     let skel = open.load().unwrap_or_else(|error| panic!("target on Linux {}: {error}", kernel.release));
     efforts_of(skel.object(), efforts);
+}
+
+/// As the daemon does, for the programs of its modules.
+fn fit(object: &mut OpenObject, kernel: &Kernel) {
+    for mut program in object.progs_mut() {
+        let fetch = kernel.is_since(LINUX_WITH_FETCH);
+        instructions::fit(&mut program, fetch, kernel.cast).expect("there is memory");
+    }
 }
 
 fn efforts_of(object: &Object, efforts: &mut Efforts) {
@@ -239,6 +249,7 @@ fn a_verdict_is_seen_however_short_the_log_was() {
     let mut place = MaybeUninit::uninit();
     let mut open = identity::IdentitySkelBuilder::default().open(&mut place).expect("it is an object");
     open.progs.identity_look.set_autoload(false);
+    fit(open.open_object_mut(), &kernel);
     let skel = open.load().unwrap_or_else(|error| panic!("identity on Linux {}: {error}", kernel.release));
     let program = skel.object().progs().find(|program| program.name() == "identity_began").expect("it has this one");
     let mut broken = Verified::of(skel.object(), &program);
