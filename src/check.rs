@@ -28,7 +28,7 @@ pub struct Report<'a> {
 
 /// Exit code of the command: 0 if every wanted module is fully available, 1 if less is, 2 if the daemon cannot run.
 pub fn verdict(report: &Report<'_>) -> u8 {
-    if report.missing.is_some() || report.kernel.fit().is_err() {
+    if report.hindrance().is_some() {
         return 2;
     }
     match status::health(report.modules) {
@@ -42,14 +42,11 @@ pub fn verdict(report: &Report<'_>) -> u8 {
 
 /// The verdict in words, and the first reason for it.
 fn conclusion(report: &Report<'_>) -> String {
-    match (verdict(report), &report.missing) {
+    match (verdict(report), report.hindrance()) {
         (0, _) => "everything is available".to_owned(),
         (1, _) => "it runs, with less than everything".to_owned(),
-        (_, Some(missing)) => format!("it cannot run: {missing}"),
-        (_, None) => match report.kernel.fit() {
-            Err(unfit) => format!("it cannot run: {unfit}"),
-            Ok(()) => "it cannot run: no module is available".to_owned(),
-        },
+        (_, Some(reason)) => format!("it cannot run: {reason}"),
+        (_, None) => "it cannot run: no module is available".to_owned(),
     }
 }
 
@@ -90,6 +87,12 @@ impl<'a> Report<'a> {
         Report { kernel, missing, note, watching, modules, helpers }
     }
 
+    /// Why nothing can run here, whatever is to be had for the modules.
+    fn hindrance(&self) -> Option<String> {
+        let missing = self.missing.as_ref().map(Missing::to_string);
+        missing.or_else(|| self.kernel.fit().err().map(|unfit| unfit.to_string()))
+    }
+
     /// For machines.
     pub fn to_json(&self) -> Value {
         let host: Map<_, _> = facts(self.kernel).map(|(name, fact)| (name.to_owned(), fact)).into_iter().collect();
@@ -102,20 +105,24 @@ impl<'a> Report<'a> {
                 "note": self.note,
             },
             "watching": self.watching,
-            "modules": self.modules.iter().map(module).collect::<Vec<_>>(),
-            "helpers": self.helpers.iter().map(module).collect::<Vec<_>>(),
+            "modules": self.modules.iter().map(|module| self.module(module)).collect::<Vec<_>>(),
+            "helpers": self.helpers.iter().map(|helper| self.module(helper)).collect::<Vec<_>>(),
         })
     }
-}
 
-fn module(module: &ModuleReport) -> Value {
-    json!({
-        "name": module.name,
-        "summary": module.summary,
-        "status": module.status.as_str(),
-        "reason": module.reason,
-        "hooks": module.hooks.iter().map(hook).collect::<Vec<_>>(),
-    })
+    fn module(&self, module: &ModuleReport) -> Value {
+        let (status, reason, hooks) = match self.hindrance() {
+            Some(reason) if module.status != Status::Disabled => (Status::Unsupported, reason, &[][..]),
+            _ => (module.status, module.reason.clone(), &module.hooks[..]),
+        };
+        json!({
+            "name": module.name,
+            "summary": module.summary,
+            "status": status.as_str(),
+            "reason": reason,
+            "hooks": hooks.iter().map(hook).collect::<Vec<_>>(),
+        })
+    }
 }
 
 fn hook(hook: &HookReport) -> Value {
@@ -144,7 +151,7 @@ impl fmt::Display for Report<'_> {
         writeln!(f, "{:<14}{}", "watching", self.watching)?;
         for module in self.modules.iter().chain(self.helpers) {
             writeln!(f)?;
-            if self.missing.is_some() || self.kernel.fit().is_err() {
+            if self.hindrance().is_some() {
                 writeln!(f, "{:<14}cannot run", module.name)?;
                 continue;
             }
@@ -257,6 +264,18 @@ mod tests {
         assert!(conclusion(&report_of_it(&modules)).starts_with("it cannot run: this kernel is older than Linux 5.8"));
 
         assert_eq!(verdict(&Report::new(&host, &CapsHashSet::new(), String::new(), &[of(Status::Running)], &[])), 2);
+    }
+
+    #[test]
+    fn no_module_runs_where_nothing_can() {
+        let (host, nobody) = (host(), CapsHashSet::new());
+        let (modules, helpers) = ([of(Status::Running), of(Status::Disabled)], [of(Status::Degraded)]);
+        let json = Report::new(&host, &nobody, String::new(), &modules, &helpers).to_json();
+        for report in [&json["modules"][0], &json["helpers"][0]] {
+            assert_eq!((&report["status"], &report["hooks"]), (&json!("unsupported"), &json!([])));
+            assert_eq!(json["conclusion"], format!("it cannot run: {}", report["reason"].as_str().unwrap()));
+        }
+        assert_eq!(json["modules"][1]["status"], "disabled");
     }
 
     #[test]
